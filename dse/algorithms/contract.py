@@ -1,0 +1,197 @@
+"""The contract every attention algorithm keeps.
+
+An algorithm sees queries, keys and values of one layer as arrays and returns what came out and what it
+touched. It knows no model, no file and no chip. Shapes: `B` windows, `H` KV heads, `G` query heads per KV
+head, `T` queries, `N` keys, `d` head dimension.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dse.algorithms.quantize import Scales
+from dse.errors import BadInput, nearest
+from dse.profiles.schema import Form, Knobs, KnobValue
+
+FloatArray = NDArray[np.floating[Any]]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A parameter of an algorithm: what it may be, and its value when it is left out.
+
+    `low` and `high` bound numbers (inclusive); `choices` lists the valid strings, empty where the
+    algorithm parses the string itself.
+    """
+
+    name: str
+    default: KnobValue
+    help: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def check(self, value: object, where: str) -> KnobValue:
+        """`value` in this knob's type, or `BadInput` that names `where`, the value and what is valid."""
+        want = type(self.default)
+        if want is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if type(value) is not want:
+            raise BadInput(f"{where}: expected {want.__name__}, got {value!r}")
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if not np.isfinite(value):
+                raise BadInput(f"{where}: {value!r} is not a finite number")
+            if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
+                raise BadInput(f"{where}: {value!r} is outside {self.low} to {self.high}")
+        if self.choices and value not in self.choices:
+            raise BadInput(f"{where}: unknown value {value!r}; {nearest(str(value), self.choices)}")
+        assert isinstance(value, (bool, int, float, str))
+        return value
+
+
+@dataclass(frozen=True)
+class Call:
+    """One layer's attention for `T` consecutive queries.
+
+    Attributes:
+        layer: index of the layer, of `layers`.
+        q: [B, H, G, T, d] float, after position encoding, not yet divided by sqrt(d).
+        k, v: [B, H, N, d] float.
+        first: position of the first query; query t sees keys 0 .. first + t.
+        context: the nominal context length of the measurement (bucket).
+        scales: calibrated quantisation scales of this layer's heads.
+    """
+
+    layer: int
+    layers: int
+    q: FloatArray
+    k: FloatArray
+    v: FloatArray
+    first: int
+    context: int
+    scales: Scales
+
+    def visible(self) -> BoolArray:
+        """[T, N]: which keys each query may see."""
+        queries = self.first + np.arange(self.q.shape[3])
+        return np.asarray(np.arange(self.k.shape[2])[None, :] <= queries[:, None])
+
+
+@dataclass
+class Attended:
+    """What an algorithm computed and touched.
+
+    Attributes:
+        out: [B, H, G, T, d] attention output.
+        k_masks: per K chunk, [B, H, G, T, N] bool: which tokens' chunk each query head asked for; `None`
+            stands for every visible token.
+        v_mask: likewise for V rows.
+        work: work counters (names of `schema.WORK_COUNTERS`) as totals over B, G and T, each [H] or scalar.
+            `qk_rows_c` and `pv_rows` follow from the masks when they are left out.
+    """
+
+    out: FloatArray
+    k_masks: Sequence[BoolArray | None]
+    v_mask: BoolArray | None
+    work: dict[str, Any] = field(default_factory=dict)
+
+
+class Algorithm(ABC):
+    """An attention algorithm at one knob setting.
+
+    Subclasses that keep nothing from query to query (`stateful` False) implement `attend`, and may be called
+    with any number of queries at once. The others implement `start` and are then called query by query.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str]
+    knobs: ClassVar[tuple[Knob, ...]]
+    stateful: ClassVar[bool] = False
+    revision: ClassVar[int] = 1
+    """Raised whenever the same knobs would give other numbers: older measurements then no longer count."""
+
+    def __init__(self, knobs: Mapping[str, object] | None = None, where: str = "") -> None:
+        self.settings = self.check(knobs or {}, where or self.name)
+
+    @classmethod
+    def defaults(cls) -> dict[str, KnobValue]:
+        return {knob.name: knob.default for knob in cls.knobs}
+
+    @classmethod
+    def check(cls, knobs: Mapping[str, object], where: str) -> Knobs:
+        """All knobs with defaults filled in; `BadInput` for an unknown name or a value out of range."""
+        known = {knob.name: knob for knob in cls.knobs}
+        for name in knobs:
+            if name not in known:
+                raise BadInput(f"{where}.{name}: unknown knob; {nearest(name, known)}")
+        return {n: k.check(knobs.get(n, k.default), f"{where}.{n}") for n, k in known.items()}
+
+    def number(self, name: str) -> float:
+        value = self.settings[name]
+        assert isinstance(value, (int, float))
+        return float(value)
+
+    def integer(self, name: str) -> int:
+        value = self.settings[name]
+        assert isinstance(value, int)
+        return int(value)
+
+    def text(self, name: str) -> str:
+        value = self.settings[name]
+        assert isinstance(value, str)
+        return value
+
+    @abstractmethod
+    def form(self) -> Form:
+        """Operand widths and order of events of this setting."""
+
+    def attend(self, call: Call) -> Attended:
+        """Attention of one layer for queries that do not depend on each other."""
+        raise NotImplementedError(f"{self.name} is stateful: use start()")
+
+    def start(self, prompt: Prompt) -> Run:
+        """Begin decoding after a prompt."""
+        raise NotImplementedError(f"{self.name} keeps no state: use attend()")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What decoding starts from: the cache of a dense prompt pass and what that pass saw.
+
+    Attributes:
+        k, v: per layer, [B, H, P, d].
+        group: query heads per KV head.
+        capacity: tokens the cache will grow to (prompt and decoded ones).
+        context: the nominal context length.
+        column_sum: [B, P] attention probability every prompt token received, summed over the prompt's
+            queries, all heads and all layers.
+        scales: quantisation scales per layer.
+    """
+
+    k: Sequence[FloatArray]
+    v: Sequence[FloatArray]
+    group: int
+    capacity: int
+    context: int
+    column_sum: FloatArray
+    scales: Sequence[Scales]
+
+
+class Run(ABC):
+    """A decode in progress: one query position at a time, all layers in order."""
+
+    @abstractmethod
+    def step(self, position: int) -> None:
+        """Begin the step of the token at `position` (tokens before it are in the cache)."""
+
+    @abstractmethod
+    def attend(self, layer: int, q: FloatArray, k: FloatArray, v: FloatArray) -> Attended:
+        """One layer: q [B, H, G, 1, d], the new token's k and v [B, H, d]; masks are [B, H, G, 1, position + 1]."""

