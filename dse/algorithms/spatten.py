@@ -109,7 +109,8 @@ class SpAtten(Algorithm):
             try:
                 if ":" not in schedule:
                     raise ValueError("expected linear, constant or steps such as '0:1,2:0.9,5:0.6'")
-                keep_ratios(schedule, 1.0, 0.0, 1)
+                last = max(int(part.split(":")[0]) for part in schedule.split(","))
+                keep_ratios(schedule, 1.0, 0.0, last + 1)
             except ValueError as error:
                 raise BadInput(f"{where}.schedule: {schedule!r}: {error}") from None
 
@@ -160,6 +161,8 @@ class SpAttenRun(Run):
         if start != "empty":
             seen = length - np.arange(length) if start == "prompt-mean" else 1
             self.importance[:, :length] = prompt.column_sum / seen
+        # Without scores the first step keeps every token, as the published workloads do.
+        self.scored = start != "empty"
         self.position = -1
         self.alive: BoolArray = np.zeros((batch, 0), bool)
         self.heads_alive: BoolArray = np.zeros((batch, heads, prompt.group), bool)
@@ -177,6 +180,7 @@ class SpAttenRun(Run):
         self.v[layer][:, :, where] = to_integers(v, step_v, self.v_bits) * step_v
 
     def step(self, position: int) -> None:
+        self.scored |= self.position >= 0
         self.position = position
         self.alive = np.ones((len(self.alive), position + 1), bool)
         self.heads_alive = np.ones_like(self.heads_alive)
@@ -189,7 +193,7 @@ class SpAttenRun(Run):
         if self.ratios[layer] >= 1 or (layer and self.ratios[layer] == self.ratios[layer - 1]):
             return 0.0
         entering = float(self.alive[0].sum())
-        if keep >= entering:
+        if keep >= entering or not self.scored:
             return 0.0
         score = np.where(self.alive, self.importance[:, :count], -np.inf)
         recent = min(self.algorithm.integer("recent"), keep)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dse.algorithms.quantize import Scales, to_integers
 from dse.errors import BadInput
 from dse.measure.material import BLOCK, Window, attention
+from dse.measure.npz import UNREADABLE
 from dse.models.llama import Llama
 
 FloatArray = NDArray[np.floating[Any]]
@@ -90,6 +91,6 @@ def load_scales(path: Path) -> list[Scales]:
             arrays = {name: data[name] for name in data.files}
         layers = len(arrays[f"k.{WIDTHS[0]}"])
         tables = [{b: arrays[f"{n}.{b}"] for b in WIDTHS} for n in NAMES]
-    except (OSError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         raise BadInput(f"{path}: no calibrated scales ({error}); make them with 'dse profile calibrate'") from None
     return [Scales(*({b: a[layer] for b, a in table.items()} for table in tables)) for layer in range(layers)]

@@ -140,8 +140,6 @@ def measure(job: Job, jobs: int, progress: Progress) -> Profile:
         finished += len(job.settings) - len(missing)
         progress(f"context {context}: dense passes", finished, total)
         folders = list(prepare(_model(job.model), chosen, job.output / "dense")) if missing else []
-        # Stateful settings take longest: first, so that the last worker is not left with one.
-        missing.sort(key=lambda n: not job.settings[n].stateful)
         tasks = (delayed(_measure_one)(job, n, context, folders) for n in missing)
         done: Iterable[int] = Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks) if missing else []
         for number in done:

@@ -14,6 +14,7 @@ from dse.algorithms.contract import Algorithm, Call, Prompt
 from dse.algorithms.quantize import Scales
 from dse.measure.counting import Tally
 from dse.measure.material import DensePass, Window, attention, log_softmax
+from dse.measure.npz import UNREADABLE
 from dse.models.llama import Llama
 from dse.profiles.schema import HISTOGRAM_BINS, HISTOGRAMS, counter_columns
 
@@ -201,7 +202,7 @@ def load_score(path: Path, header: str) -> Score | None:
             if str(data["header"]) != header:
                 return None
             fields = {name: data[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError):
+    except UNREADABLE:
         return None
     shape = fields["counters"].shape
     if len(shape) != 3 or shape[2] != len(counter_columns()):
