@@ -100,7 +100,7 @@ class TokenPicker(Algorithm):
         p /= p.sum(axis=-1, keepdims=True)
         v = to_integers(call.v, step_v, bits) * step_v
         out = p.reshape(batch, heads, group * queries, -1) @ v
-        answers = sum(mask.sum(axis=(0, 2, 3, 4), dtype=np.float64) for mask in fetched)
+        answers = sum(_per_head(mask) for mask in fetched)
         rows = float(batch * group * queries)
         work = {
             "exponentials": 2.0 * answers,  # one pair (upper, lower) per chunk answer
@@ -110,9 +110,13 @@ class TokenPicker(Algorithm):
             "row_waits": rows * (len(self.widths) if self.text("mode") == "breadth" else 0),
         }
         if self.settings["recheck"]:
-            work["compares"] = answers + survivors.sum(axis=(0, 2, 3, 4), dtype=np.float64)
+            work["compares"] = answers + _per_head(survivors)
             work["row_waits"] += rows
         return Attended(out.reshape(call.q.shape), fetched, survivors, work)
+
+
+def _per_head(mask: BoolArray) -> FloatArray:
+    return np.array([np.count_nonzero(mask[:, h]) for h in range(mask.shape[1])], float)
 
 
 def score_bounds(
@@ -195,48 +199,60 @@ def stream_decisions(
 
     Returns: as `breadth_decisions`.
     """
-    shape = lower[0].shape
     queries, keys = visible.shape
-    reference = np.where(visible, lower[-1], -np.inf).max(axis=-1, keepdims=True)
-    # In memory order the visiting order is left to right: reversed for newest-first.
-    flip = (lambda a: a[..., ::-1]) if sink_first else (lambda a: a)
-    seen = flip(visible)
-    low = [flip(a) for a in lower]
-    index = np.arange(keys)
-    if sink_first:  # key 0 is visited before all others, so it leaves the row's order
+    dtype = lower[0].dtype
+    reference = np.where(visible, lower[-1], -np.inf).max(axis=-1)
+    # Tokens in visiting order along axis 0, so that a stretch of tokens is one block of memory.
+    turn = -1 if sink_first else 1
+    low = [np.ascontiguousarray(np.moveaxis(a[..., ::turn], -1, 0)) for a in lower]
+    seen = visible.T[::turn]
+    bar_above = [reference + ln_threshold - span[..., 0] for span in width]
+    weight = []  # exp(lower bound - reference): what a token adds to the denominator
+    for score in low:
+        term = score - reference
+        np.minimum(term, 0.0, out=term)
+        weight.append(np.exp(term, out=term))
+    shape = low[0].shape
+    place = np.broadcast_to(np.arange(keys)[:, None], (keys, queries))
+    column = -1
+    sink: FloatArray = np.zeros(shape[1:], dtype)
+    if sink_first:
+        # Key 0 is visited before all others, so it leaves the row's order. It always survives: the only
+        # denominator it is compared with is its own.
         column = keys - 1
-        newest = queries - 1 - np.arange(queries) + (keys - queries - (visible[0].sum() - 1))
-        place = index[None, :] - newest[:, None] + 1  # order index of each key for each query
-        sink = np.exp(low[-1][..., column : column + 1] - reference)  # always survives: it is decided first
-    else:
-        column = -1
-        place = np.broadcast_to(index, (queries, keys))
-        sink = np.zeros((*shape[:-1], 1), lower[0].dtype)
+        newest = keys - seen.sum(axis=0)
+        place = place - newest[None, :] + 1
+        sink = weight[-1][column].copy()
+    sink_known = place > lag
     fetched = [np.zeros(shape, bool) for _ in lower]
     survivors = np.zeros(shape, bool)
-    before = np.zeros((*shape[:-1], keys + lag + 1), lower[0].dtype)  # sum of lower bounds left of index - lag
-    sink_known = place > lag
+    before = np.zeros((keys + lag + 1, *shape[1:]), dtype)  # at i: sum of the weights left of i - lag
     for start in range(0, keys, lag + 1):
-        stop = min(start + lag + 1, keys)
-        part = slice(start, stop)
-        alive = np.broadcast_to(seen[:, part], (*shape[:-1], stop - start)).copy()
-        if start <= column < stop:
-            alive[..., column - start] = False
-        base = before[..., part] + np.where(sink_known[:, part], sink, 0)
-        current = np.zeros(alive.shape, lower[0].dtype)
-        for b, span in enumerate(width):
-            fetched[b][..., part] = alive
-            score = low[b][..., part]
-            np.copyto(current, np.exp(np.minimum(score - reference, 0.0)), where=alive)
+        part = slice(start, min(start + lag + 1, keys))
+        alive = np.broadcast_to(seen[part, None, None, None], low[0][part].shape).copy()
+        if start <= column < part.stop:
+            alive[column - start] = False
+        base = before[part] + np.where(sink_known[part, None, None, None], sink, 0).astype(dtype)
+        current = np.zeros_like(base)
+        for b, above in enumerate(bar_above):
+            fetched[b][part] = alive
+            np.copyto(current, weight[b][part], where=alive)
+            bar = base + current
             with np.errstate(divide="ignore"):
-                bar = np.log(base + current) + (reference + ln_threshold)
-            alive &= score + span > bar
-        survivors[..., part] = alive
-        total = before[..., start + lag : start + lag + 1] + np.cumsum(current, axis=-1)
-        before[..., start + lag + 1 : stop + lag + 1] = total
+                np.log(bar, out=bar)
+            bar += above
+            alive &= low[b][part] > bar
+        survivors[part] = alive
+        done = slice(start + lag + 1, part.stop + lag + 1)
+        np.cumsum(current, axis=0, out=before[done])
+        before[done] += before[start + lag]
     if sink_first:
         for mask in (*fetched, survivors):
-            mask[..., column] = True
+            mask[column] = True
     with np.errstate(divide="ignore"):
-        ln_d = np.log(before[..., -1:] + sink) + reference
-    return [flip(m) for m in fetched], flip(survivors), ln_d
+        ln_d = (np.log(before[-1] + sink) + reference)[..., None]
+
+    def restore(mask: BoolArray) -> BoolArray:
+        return np.ascontiguousarray(np.moveaxis(mask[::turn], 0, -1))
+
+    return [restore(m) for m in fetched], restore(survivors), ln_d
