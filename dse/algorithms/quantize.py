@@ -58,7 +58,8 @@ def token_scale(x: FloatArray, bits: int) -> FloatArray:
     peak = np.abs(x).max(axis=-1, keepdims=True) / (2 ** (bits - 1) - 1)
     half = peak.astype(np.float16)
     half = np.where(half < peak, np.nextafter(half, np.float16(np.inf)), half)
-    return np.maximum(half, np.finfo(np.float16).tiny).astype(x.dtype)
+    positive: FloatArray = np.maximum(half, np.finfo(np.float16).tiny).astype(x.dtype)
+    return positive
 
 
 def rounded(x: FloatArray, bits: int, granularity: str, head: FloatArray, channel: FloatArray) -> FloatArray:

@@ -221,7 +221,7 @@ class SpAttenRun(Run):
         self._store(layer, slice(count - 1, count), k[:, :, None], v[:, :, None])
         ranked_tokens = self._prune_tokens(layer)
         ranked_heads = self._prune_heads(layer)
-        batch, heads, group = q.shape[:3]
+        batch, heads = q.shape[:2]
         step_q = self.prompt.scales[layer].q[12][None, :, :, None].astype(self.dtype)
         queries = to_integers(q[:, :, :, 0], step_q, 12) * step_q
         queries *= self.dim**-0.5
@@ -251,15 +251,16 @@ class SpAttenRun(Run):
             "exponentials": survivors + again,
             "divisions": survivors + again,
             "compares": active if self.lsb else 0.0,
-            "importance_adds": survivors * (min(self.ratios) < 1)
-            + active * self.dim * pruned_heads,
+            "importance_adds": survivors * (min(self.ratios) < 1) + active * self.dim * pruned_heads,
             "select_calls": active * prunes_values,
             "select_elements": selected,
             "select_kept": kept,
             "rank_calls": share * ((ranked_tokens > 0) + (ranked_heads > 0)),
             "rank_elements": share * (ranked_tokens + ranked_heads),
             "rank_kept": share
-            * (float(self.alive[0].sum()) * (ranked_tokens > 0) + self.kept_heads[layer] * (ranked_heads > 0)),
+            * (
+                float(self.alive[0].sum()) * (ranked_tokens > 0) + self.kept_heads[layer] * (ranked_heads > 0)
+            ),
             "second_passes": passes,
             "row_waits": active * (prunes_values or self.lsb > 0) + passes,
         }

@@ -13,8 +13,10 @@ margins in closed form and the visiting orders are ours).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dse.algorithms.contract import Algorithm, Attended, BoolArray, Call, FloatArray, Knob
 from dse.algorithms.quantize import chunk_values, parse_chunks, to_integers
@@ -44,7 +46,7 @@ class TokenPicker(Algorithm):
             "stream: decide token by token with the denominator so far; breadth: chunk by chunk over the row",
             choices=("stream", "breadth"),
         ),
-        Knob("lag", 32, "stream: tokens whose answers are still out when a token is decided", 0, 4096),
+        Knob("lag", 256, "stream: tokens that go by before a further chunk is there; 0: none", 0, 4096),
         Knob("recheck", False, "test survivors again with the final denominator before fetching values"),
     )
 
@@ -191,68 +193,123 @@ def stream_decisions(
     lag: int,
     sink_first: bool,
 ) -> tuple[list[BoolArray], BoolArray, FloatArray]:
-    """Tokens are decided one after another, each with the denominator of the tokens already answered.
+    """Tokens are decided as their answers come in, with every answer that came before.
 
-    The token that is i-th in order sees the final lower bounds of those before position i - lag, and its own.
-    All tokens of a stretch of lag + 1 have their denominators ready when the stretch begins, so a stretch is
-    one array operation; `reference_stream` in the tests is the plain loop this must equal.
+    Time is counted in tokens. The first chunk of the i-th token in visiting order arrives at time i, for every
+    token, because first chunks are asked for in advance. A token that stays undecided asks for its next chunk,
+    which arrives `lag` later (at once if `lag` is 0: the token is finished before the next one starts). A test
+    uses the latest lower bound of every token that has answered so far, its own included; of answers that
+    arrive together, those of older tokens come first.
+
+    A stretch of `lag` times is one array operation: which answers arrive in it was decided before it began.
+    `event_loop` in the tests is the plain simulation that this must equal.
 
     Returns: as `breadth_decisions`.
     """
-    queries, keys = visible.shape
-    dtype = lower[0].dtype
     reference = np.where(visible, lower[-1], -np.inf).max(axis=-1)
+    first, places = int(visible[0].sum()) - 1, int(visible[-1].sum())
     # Tokens in visiting order along axis 0, so that a stretch of tokens is one block of memory.
-    turn = -1 if sink_first else 1
-    low = [np.ascontiguousarray(np.moveaxis(a[..., ::turn], -1, 0)) for a in lower]
-    seen = visible.T[::turn]
-    bar_above = [reference + ln_threshold - span[..., 0] for span in width]
+    low = [_visiting_order(a, first, places, sink_first) for a in lower]
+    above = [reference + ln_threshold - span[..., 0] for span in width]
     weight = []  # exp(lower bound - reference): what a token adds to the denominator
     for score in low:
         term = score - reference
         np.minimum(term, 0.0, out=term)
         weight.append(np.exp(term, out=term))
     shape = low[0].shape
-    place = np.broadcast_to(np.arange(keys)[:, None], (keys, queries))
-    column = -1
-    sink: FloatArray = np.zeros(shape[1:], dtype)
-    if sink_first:
-        # Key 0 is visited before all others, so it leaves the row's order. It always survives: the only
-        # denominator it is compared with is its own.
-        column = keys - 1
-        newest = keys - seen.sum(axis=0)
-        place = place - newest[None, :] + 1
-        sink = weight[-1][column].copy()
-    sink_known = place > lag
-    fetched = [np.zeros(shape, bool) for _ in lower]
-    survivors = np.zeros(shape, bool)
-    before = np.zeros((keys + lag + 1, *shape[1:]), dtype)  # at i: sum of the weights left of i - lag
-    for start in range(0, keys, lag + 1):
-        part = slice(start, min(start + lag + 1, keys))
-        alive = np.broadcast_to(seen[part, None, None, None], low[0][part].shape).copy()
-        if start <= column < part.stop:
-            alive[column - start] = False
-        base = before[part] + np.where(sink_known[part, None, None, None], sink, 0).astype(dtype)
-        current = np.zeros_like(base)
-        for b, above in enumerate(bar_above):
-            fetched[b][part] = alive
-            np.copyto(current, weight[b][part], where=alive)
-            bar = base + current
-            with np.errstate(divide="ignore"):
-                np.log(bar, out=bar)
-            bar += above
-            alive &= low[b][part] > bar
-        survivors[part] = alive
-        done = slice(start + lag + 1, part.stop + lag + 1)
-        np.cumsum(current, axis=0, out=before[done])
-        before[done] += before[start + lag]
-    if sink_first:
-        for mask in (*fetched, survivors):
-            mask[column] = True
+    asked = [np.zeros(shape, bool) for _ in range(len(lower) + 1)]  # chunk b was asked for; last: survivors
+    asked[0][:] = (np.arange(places)[:, None] <= first + np.arange(len(visible)))[:, None, None, None]
+    d = _in_flight(low, weight, above, asked, lag) if lag else _depth_first(low, weight, above, asked)
+    masks = [_key_order(mask, first, lower[0].shape[-1], sink_first) for mask in asked]
     with np.errstate(divide="ignore"):
-        ln_d = (np.log(before[-1] + sink) + reference)[..., None]
+        ln_d = (np.log(d) + reference)[..., None]
+    return masks[:-1], masks[-1], ln_d
 
-    def restore(mask: BoolArray) -> BoolArray:
-        return np.ascontiguousarray(np.moveaxis(mask[::turn], 0, -1))
 
-    return [restore(m) for m in fetched], restore(survivors), ln_d
+def _newest_first(reversed_keys: NDArray[Any], first: int, places: int) -> NDArray[Any]:
+    """A view [..., T, places - 1] of [..., T, N] rows with keys reversed, each begun at its own newest key.
+
+    Query t begins first + t keys before the end, one step later in memory per row less one: a diagonal. Where
+    a row runs out the view shows entries of the next row that no query may see.
+    """
+    *outer, row, item = reversed_keys.strides
+    keys = reversed_keys.shape[-1]
+    start = reversed_keys[..., keys - 1 - first :]
+    shape = (*reversed_keys.shape[:-1], places - 1)
+    return np.lib.stride_tricks.as_strided(start, shape, (*outer, row - item, item))
+
+
+def _visiting_order(a: FloatArray, first: int, places: int, sink_first: bool) -> FloatArray:
+    """[..., T, N] by key to [places, ..., T] by place in the visiting order of each query."""
+    if not sink_first:
+        return np.ascontiguousarray(np.moveaxis(a[..., :places], -1, 0))
+    out = np.empty((places, *a.shape[:-1]), a.dtype)
+    out[0] = a[..., 0]
+    out[1:] = np.moveaxis(_newest_first(np.ascontiguousarray(a[..., ::-1]), first, places), -1, 0)
+    return out
+
+
+def _key_order(mask: BoolArray, first: int, keys: int, sink_first: bool) -> BoolArray:
+    """The inverse of `_visiting_order` for masks that are False at places beyond a query's last."""
+    places = len(mask)
+    out = np.zeros((*mask.shape[1:], keys), bool)
+    if not sink_first:
+        out[..., :places] = np.moveaxis(mask, 0, -1)
+        return out
+    _newest_first(out, first, places)[...] = np.moveaxis(mask[1:], 0, -1)
+    out = np.ascontiguousarray(out[..., ::-1])
+    out[..., 0] = mask[0]
+    return out
+
+
+def _depth_first(
+    low: list[FloatArray], weight: list[FloatArray], above: list[FloatArray], asked: list[BoolArray]
+) -> FloatArray:
+    """Fill `asked[1:]` when every token is finished before the next one; returns the final denominator."""
+    d = np.zeros(low[0].shape[1:], low[0].dtype)
+    for token in range(len(low[0])):
+        current = np.zeros_like(d)
+        for b, bar in enumerate(above):
+            alive = asked[b][token]
+            np.copyto(current, weight[b][token], where=alive)
+            with np.errstate(divide="ignore"):
+                asked[b + 1][token] = alive & (low[b][token] > np.log(d + current) + bar)
+        d += current
+    return d
+
+
+def _in_flight(
+    low: list[FloatArray], weight: list[FloatArray], above: list[FloatArray], asked: list[BoolArray], lag: int
+) -> FloatArray:
+    """Fill `asked[1:]` when later chunks arrive `lag` tokens after they were asked for."""
+    tokens, chunks = len(low[0]), len(low)
+    d = np.zeros(low[0].shape[1:], low[0].dtype)
+    stretches = -(-tokens // lag)
+    for now in range(stretches + chunks - 1):
+        # What arrives in this stretch: chunk b of the tokens of b stretches ago. Times run from 0 to lag - 1.
+        arriving = []
+        gained = np.zeros((lag, *low[0].shape[1:]), low[0].dtype)
+        for b in range(chunks - 1, -1, -1):  # older tokens first
+            start = (now - b) * lag
+            stop = min(start + lag, tokens)
+            if start < 0 or start >= tokens:
+                continue
+            part = slice(start, stop)
+            more = weight[b][part] - (weight[b - 1][part] if b else 0)
+            more *= asked[b][part]
+            gained[: stop - start] += more
+            arriving.append((b, part, gained[: stop - start].copy()))
+        if not arriving:
+            continue
+        before = np.cumsum(gained, axis=0)
+        before -= gained
+        for b, part, so_far in arriving:
+            known = so_far
+            known += before[: part.stop - part.start]
+            known += d
+            with np.errstate(divide="ignore"):
+                np.log(known, out=known)
+            known += above[b]
+            np.logical_and(asked[b][part], low[b][part] > known, out=asked[b + 1][part])
+        d = d + before[-1] + gained[-1]
+    return d

@@ -39,7 +39,9 @@ def accuracy(result: Score) -> tuple[FloatArray, FloatArray]:
         "nll_increase": mean,
         "nll_increase_low": low,
         "nll_increase_high": high,
-        "nll_increase_distant": float(increase[result.distant].mean()) if result.distant.any() else float("nan"),
+        "nll_increase_distant": float(increase[result.distant].mean())
+        if result.distant.any()
+        else float("nan"),
         "perplexity": perplexity,
         "perplexity_increase": perplexity - dense_perplexity,
         "kl_mean": float(result.kl.mean()),

@@ -35,7 +35,8 @@ def best_scale(x: FloatArray, bits: int) -> FloatArray:
         error = np.square(to_integers(x, wide, bits) * wide - x).sum(axis=-1, dtype=np.float64)
         scale = np.where(error < best, step, scale)
         best = np.minimum(error, best)
-    return scale
+    result: FloatArray = scale
+    return result
 
 
 def calibrate(model: Llama, chosen: Sequence[Window]) -> dict[str, FloatArray]:
@@ -92,5 +93,7 @@ def load_scales(path: Path) -> list[Scales]:
         layers = len(arrays[f"k.{WIDTHS[0]}"])
         tables = [{b: arrays[f"{n}.{b}"] for b in WIDTHS} for n in NAMES]
     except UNREADABLE as error:
-        raise BadInput(f"{path}: no calibrated scales ({error}); make them with 'dse profile calibrate'") from None
+        raise BadInput(
+            f"{path}: no calibrated scales ({error}); make them with 'dse profile calibrate'"
+        ) from None
     return [Scales(*({b: a[layer] for b, a in table.items()} for table in tables)) for layer in range(layers)]

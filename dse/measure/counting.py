@@ -19,8 +19,8 @@ COLUMNS: Final = {name: i for i, name in enumerate(counter_columns())}
 def runs(mask: BoolArray) -> IntArray:
     """Number of maximal runs of True along the last axis."""
     starts = mask[..., 1:] & ~mask[..., :-1]
-    first: IntArray = mask[..., 0].astype(np.int64)
-    return starts.sum(axis=-1) + first
+    found: IntArray = starts.sum(axis=-1) + mask[..., 0]
+    return found
 
 
 def per_head(mask: BoolArray) -> FloatArray:

@@ -68,7 +68,8 @@ def expand(table: dict[str, object], where: str) -> list[Algorithm]:
     if count > MAX_SETTINGS:
         raise BadInput(f"{where}: {count} settings; at most {MAX_SETTINGS}")
     return [
-        cls(dict(zip(axes, combination, strict=True)), where) for combination in itertools.product(*axes.values())
+        cls(dict(zip(axes, combination, strict=True)), where)
+        for combination in itertools.product(*axes.values())
     ]
 
 

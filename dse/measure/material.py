@@ -18,7 +18,7 @@ from dse.errors import BadInput
 from dse.models.llama import Llama
 
 FloatArray = NDArray[np.floating[Any]]
-IntArray = NDArray[np.integer[Any]]
+IntArray = NDArray[np.int64]
 
 PARTS: Final = {"calibration": (0.02, 0.12), "selection": (0.12, 0.55), "confirmation": (0.55, 0.98)}
 """Which fraction of every book each part of a study may see; they do not overlap."""
@@ -66,12 +66,14 @@ def windows(texts: Mapping[str, IntArray], part: str, context: int, count: int, 
     return out
 
 
-def attention(q: FloatArray, k: FloatArray, v: FloatArray, first: int, local: int = 0) -> tuple[FloatArray, FloatArray]:
+def attention(
+    q: FloatArray, k: FloatArray, v: FloatArray, first: int, local: int = 0
+) -> tuple[FloatArray, FloatArray]:
     """Float attention of [B, Hq, T, d] queries at positions `first`... over [B, H, N, d]: output and probabilities.
 
     `local` > 0 hides keys further back than that, except the first `SINKS`. Probabilities are [B, H, G * T, N].
     """
-    batch, query_heads, queries, dim = q.shape
+    batch, _, queries, dim = q.shape
     heads, keys = k.shape[1:3]
     scores = q.reshape(batch, heads, -1, dim) @ k.swapaxes(-1, -2)
     scores *= dim**-0.5
@@ -150,7 +152,9 @@ def dense_pass(model: Llama, window: Window) -> DensePass:
     return DensePass(k_all[:, :, :prompt].copy(), v_all[:, :, :prompt].copy(), column_sum, log_p, distant)
 
 
-def _scored(model: Llama, window: Window, k_all: FloatArray, v_all: FloatArray, prompt: int, local: int) -> FloatArray:
+def _scored(
+    model: Llama, window: Window, k_all: FloatArray, v_all: FloatArray, prompt: int, local: int
+) -> FloatArray:
     """Log-probabilities of the scored positions after the prompt in `k_all` and `v_all` (filled further here)."""
     context = len(window.tokens) - 1
     x = model.embed(window.tokens[None, prompt:context])

@@ -69,7 +69,9 @@ def _sha256(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror}); make it with 'dse profile calibrate'") from None
+        raise BadInput(
+            f"{path}: cannot be read ({error.strerror}); make it with 'dse profile calibrate'"
+        ) from None
 
 
 def _windows(job: Job, context: int) -> list[Window]:

@@ -67,7 +67,11 @@ class _Errors:
 
 
 def score(
-    model: Llama, algorithm: Algorithm, scales: Sequence[Scales], chosen: Sequence[Window], folders: Sequence[Path]
+    model: Llama,
+    algorithm: Algorithm,
+    scales: Sequence[Scales],
+    chosen: Sequence[Window],
+    folders: Sequence[Path],
 ) -> Score:
     """Measure `algorithm` over `chosen`, whose dense passes lie in `folders`."""
     run = _score_stateful if algorithm.stateful else _score_stateless
@@ -78,7 +82,7 @@ class _Gathered:
     """Per-window results as they come in."""
 
     def __init__(self) -> None:
-        self.rows: list[tuple[FloatArray, ...]] = []
+        self.rows: list[tuple[NDArray[Any], ...]] = []
 
     def add(self, window: Window, dense: DensePass, log_p: FloatArray) -> None:
         targets = window.tokens[len(window.tokens) - len(log_p) :]
@@ -95,7 +99,11 @@ class _Gathered:
 
 
 def _score_stateless(
-    model: Llama, algorithm: Algorithm, scales: Sequence[Scales], chosen: Sequence[Window], folders: Sequence[Path]
+    model: Llama,
+    algorithm: Algorithm,
+    scales: Sequence[Scales],
+    chosen: Sequence[Window],
+    folders: Sequence[Path],
 ) -> Score:
     """All scored positions of a window at once: no query depends on another one's decisions."""
     shape = model.shape
@@ -116,7 +124,14 @@ def _score_stateless(
             for h in range(shape.kv_heads):  # one KV head at a time stays in cache
                 one = slice(h, h + 1)
                 call = Call(
-                    layer, shape.layers, grouped[:, one], k[:, one], v[:, one], prompt, context, scales[layer].head(h)
+                    layer,
+                    shape.layers,
+                    grouped[:, one],
+                    k[:, one],
+                    v[:, one],
+                    prompt,
+                    context,
+                    scales[layer].head(h),
                 )
                 attended = algorithm.attend(call)
                 out[:, one] = attended.out
@@ -129,7 +144,11 @@ def _score_stateless(
 
 
 def _score_stateful(
-    model: Llama, algorithm: Algorithm, scales: Sequence[Scales], chosen: Sequence[Window], folders: Sequence[Path]
+    model: Llama,
+    algorithm: Algorithm,
+    scales: Sequence[Scales],
+    chosen: Sequence[Window],
+    folders: Sequence[Path],
 ) -> Score:
     """Position by position, all windows side by side: every decision sees the state the last one left."""
     shape = model.shape
@@ -143,7 +162,10 @@ def _score_stateful(
     compared = min(ERROR_WINDOWS, len(chosen))
     cache = np.zeros((2, shape.layers, compared, shape.kv_heads, context, shape.head_dim), np.float32)
     for layer in range(shape.layers):
-        cache[0, layer, :, :, :prompt], cache[1, layer, :, :, :prompt] = k0[layer][:compared], v0[layer][:compared]
+        cache[0, layer, :, :, :prompt], cache[1, layer, :, :, :prompt] = (
+            k0[layer][:compared],
+            v0[layer][:compared],
+        )
     del k0, v0, start
     tokens = np.stack([w.tokens for w in chosen])
     hidden = []
@@ -156,7 +178,10 @@ def _score_stateful(
             grouped = q.reshape(len(chosen), shape.kv_heads, shape.group, 1, shape.head_dim)
             attended = run.attend(layer, grouped, k[:, :, 0], v[:, :, 0])
             tally.add(layer, slice(None), attended, visible)
-            cache[0, layer, :, :, position], cache[1, layer, :, :, position] = k[:compared, :, 0], v[:compared, :, 0]
+            cache[0, layer, :, :, position], cache[1, layer, :, :, position] = (
+                k[:compared, :, 0],
+                v[:compared, :, 0],
+            )
             out = attended.out.reshape(q.shape)
             if position % ERROR_STRIDE == 0:
                 full, _ = attention(

@@ -109,8 +109,8 @@ class Form:
             decided, while K still streams; ``"row"``: only when the query head's whole row is finished.
         chunk_order: how chunks after the first are asked for. ``"token"``: by each token as soon as it is
             undecided (latency hidden by requests in flight); ``"row"``: in a second pass over the row.
-        lag: tokens whose answers may still be outstanding when a token is decided (decisions were measured
-            with exactly this staleness, so a machine must not run further ahead); -1: no limit.
+        lag: tokens that go by between a request for a further chunk and its answer. Decisions were measured
+            with exactly this delay, so a machine must not run further ahead of an answer; -1: no limit.
     """
 
     k_chunk_bits: tuple[int, ...]

@@ -42,14 +42,18 @@ def test_more_bits_come_closer(scale):
     call = make_call(np.random.default_rng(1))
     want = exact_attention(call)
     errors = [
-        np.abs(build("dense", {"k_bits": b, "v_bits": b, "scale": scale, "q_bits": 16}).attend(call).out - want).mean()
+        np.abs(
+            build("dense", {"k_bits": b, "v_bits": b, "scale": scale, "q_bits": 16}).attend(call).out - want
+        ).mean()
         for b in (4, 6, 8, 12, 16)
     ]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 1e-3
 
 
-@pytest.mark.parametrize(("scale", "stored"), [("head", (0, 0)), ("token", (16, 16)), ("channel+token", (0, 16))])
+@pytest.mark.parametrize(
+    ("scale", "stored"), [("head", (0, 0)), ("token", (16, 16)), ("channel+token", (0, 16))]
+)
 def test_stored_scales_are_in_the_form(scale, stored):
     form = build("dense", {"k_bits": 4, "v_bits": 6, "scale": scale}).form()
     assert (form.k_scale_bits, form.v_scale_bits) == stored

@@ -12,7 +12,9 @@ from dse.algorithms.spatten import keep_ratios
 from dse.errors import BadInput
 
 
-def run_decode(knobs, *, layers=4, heads=2, group=2, dim=8, prompt=20, steps=4, context=None, batch=2, seed=0, bend=None):
+def run_decode(
+    knobs, *, layers=4, heads=2, group=2, dim=8, prompt=20, steps=4, context=None, batch=2, seed=0, bend=None
+):
     """Decode random queries; returns per step and layer what came back, and the run."""
     rng = np.random.default_rng(seed)
     algorithm = build("spatten", knobs)
@@ -40,7 +42,9 @@ def run_decode(knobs, *, layers=4, heads=2, group=2, dim=8, prompt=20, steps=4, 
 def trace_totals(schedule, layers, heads, value_keep):
     """Keys and values over all head-queries of the published workload: prompt 992, 32 tokens, nominal 1024."""
     knobs = {"schedule": schedule, "chunks": "8", "value_keep": value_keep, "importance": "empty"}
-    out, _ = run_decode(knobs, layers=layers, heads=heads, group=1, dim=2, prompt=992, steps=32, context=1024, batch=1)
+    out, _ = run_decode(
+        knobs, layers=layers, heads=heads, group=1, dim=2, prompt=992, steps=32, context=1024, batch=1
+    )
     keys = np.zeros(layers, int)
     values = np.zeros(layers, int)
     for _, layer, attended in out:

@@ -64,7 +64,9 @@ def test_interval_is_the_paired_t_interval():
 def test_accuracy_columns():
     rng = np.random.default_rng(0)
     dense = rng.random((4, 10)) + 2
-    result = Score(dense + 0.1, dense, rng.random((4, 10)) < 0.5, np.full((4, 10), 0.2), dense > 0, 0.3, dense, dense)
+    result = Score(
+        dense + 0.1, dense, rng.random((4, 10)) < 0.5, np.full((4, 10), 0.2), dense > 0, 0.3, dense, dense
+    )
     columns, per_window = accuracy(result)
     got = dict(zip(ACCURACY, columns, strict=True))
     assert got["nll_increase"] == pytest.approx(0.1)

@@ -28,8 +28,10 @@ def test_float_dense_loses_nothing(model, scales, chosen, folders):
 def test_dense_pass_equals_a_plain_forward(model, chosen, folders):
     hidden = model.forward_dense(chosen[0].tokens[None, :-1])
     logits = model.logits(hidden[0, 48:])
-    want = logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True)) - logits.max(
-        -1, keepdims=True
+    want = (
+        logits
+        - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True))
+        - logits.max(-1, keepdims=True)
     )
     np.testing.assert_allclose(DensePass.load(folders[0]).log_probabilities, want, atol=2e-5)
 
@@ -67,7 +69,11 @@ def test_a_sparse_setting_never_fetches_more_than_dense(model, scales, chosen, f
 def test_unpruned_spatten_is_dense_at_its_widths(model, scales, chosen, folders):
     """Step-by-step and all-at-once engines meet where neither prunes."""
     sparse = score(
-        model, build("spatten", {"keep": 1.0, "chunks": "8+4", "confidence": 1.0, "v_bits": 12}), scales, chosen, folders
+        model,
+        build("spatten", {"keep": 1.0, "chunks": "8+4", "confidence": 1.0, "v_bits": 12}),
+        scales,
+        chosen,
+        folders,
     )
     dense = score(model, build("dense"), scales, chosen, folders)
     # One key rounds the other way where float32 sums differ in their last bit: a few losses move by 1e-3.
