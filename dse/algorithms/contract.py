@@ -67,6 +67,7 @@ class Call:
         first: position of the first query; query t sees keys 0 .. first + t.
         context: the nominal context length of the measurement (bucket).
         scales: calibrated quantisation scales of this layer's heads.
+        first_head: the layer's KV head that axis H begins with, for algorithms that keep tables per head.
     """
 
     layer: int
@@ -77,6 +78,7 @@ class Call:
     first: int
     context: int
     scales: Scales
+    first_head: int = 0
 
     def visible(self) -> BoolArray:
         """[T, N]: which keys each query may see."""

@@ -118,6 +118,7 @@ def run(
     _need_lm()
     settings = _settings(grid, algorithm, knobs)
     from dse.measure.run import Job, measure, pack, quiet_workers, shipped_scales
+    from dse.profiles.profile import rounded
     from dse.profiles.store import write_profile
 
     if jobs > 1:
@@ -142,6 +143,7 @@ def run(
                 environment.remark(f"{done}/{total} settings; {message}")
 
         profile = pack(job) if pack_only else measure(job, jobs, progress)
+    profile = rounded(profile)  # counters to 12 bits: a far smaller file, errors below 0.02 %
     path = output / f"{job.name}.npz"
     write_profile(path, profile)
     if environment.json:

@@ -181,7 +181,7 @@ def pack(job: Job) -> Profile:
         metrics[row, column], window_nll[row, column] = accuracy(result)
         perplexity[column] = np.exp(result.dense_nll.mean())
     settings = [Setting(a.name, dict(a.settings), a.form()) for a in (job.settings[r] for r in rows)]
-    used = {a.name: type(a).defaults() for a in job.settings}
+    used = {a.name: type(a).defaults() for a in (job.settings[r] for r in rows)}
     return build_profile(
         name=job.name,
         phase="decode",

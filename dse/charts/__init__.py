@@ -1,0 +1,1 @@
+"""Charts of runs. matplotlib is imported by the functions that draw, never on import."""

@@ -1,0 +1,74 @@
+"""What each metric is called on an axis, in which unit, and which way is better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+
+@dataclass(frozen=True)
+class Label:
+    """Attributes:
+    title: name in words.
+    unit: shown unit; "" for ratios and shares.
+    scale: shown value = stored value (SI) x `scale`.
+    larger_is_better: None where there is no better.
+    log: whether values usually span decades.
+    """
+
+    title: str
+    unit: str = ""
+    scale: float = 1.0
+    larger_is_better: bool | None = None
+    log: bool = False
+
+    @property
+    def axis(self) -> str:
+        """Axis label: name and unit."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+
+METRICS: Final[dict[str, Label]] = {
+    "speedup": Label("speedup over the baseline", "x", larger_is_better=True),
+    "speedup_same_hardware": Label("speedup over dense on the same design", "x", larger_is_better=True),
+    "speedup_best_dense": Label("speedup over the best dense", "x", larger_is_better=True),
+    "speedup_end_to_end": Label("end-to-end speedup", "x", larger_is_better=True),
+    "attention_share": Label("share of attention in a step", larger_is_better=False),
+    "nll_increase": Label("accuracy loss", "nats per token", larger_is_better=False),
+    "nll_increase_distant": Label(
+        "accuracy loss on distant context", "nats per token", larger_is_better=False
+    ),
+    "perplexity": Label("perplexity", larger_is_better=False),
+    "perplexity_increase": Label("perplexity increase", larger_is_better=False),
+    "kl_mean": Label("mean KL divergence from dense", "nats", larger_is_better=False, log=True),
+    "top1_agreement": Label("top-1 agreement with dense", larger_is_better=True),
+    "output_error": Label("attention output error, relative", larger_is_better=False, log=True),
+    "latency_s": Label("attention latency", "µs", 1e6, larger_is_better=False, log=True),
+    "floor_s": Label("latency floor", "µs", 1e6, larger_is_better=False, log=True),
+    "energy_j": Label("attention energy", "µJ", 1e6, larger_is_better=False, log=True),
+    "energy_saving": Label("energy saving over the baseline", "x", larger_is_better=True),
+    "dram_bytes": Label("DRAM traffic", "MB", 1e-6, larger_is_better=False, log=True),
+    "dram_reduction": Label("DRAM traffic reduction", "x", larger_is_better=True),
+    "area_mm2": Label("area without DRAM", "mm²", larger_is_better=False, log=True),
+    "power_w": Label("power with DRAM", "W", larger_is_better=False),
+    "power_chip_w": Label("power of the chip", "W", larger_is_better=False),
+}
+
+
+def label(name: str) -> Label:
+    """The label of a column; a knob or hardware parameter is shown by its own name."""
+    return METRICS.get(name, Label(name.replace("_", " ")))
+
+
+def brief(value: Any) -> str:
+    """A knob or parameter value as one would type it: `0.001`, `1e-4`, `4+4+4`, `16`, `true`; "" for none."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, (int, float)):
+        return str(value)
+    if value != 0 and abs(value) < 1e-3:
+        mantissa, exponent = f"{value:.3e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{value:.6g}"

@@ -1,0 +1,9 @@
+"""`python -m dse.cli`: the same as `dse`."""
+
+from __future__ import annotations
+
+import sys
+
+from dse.cli.app import main
+
+sys.exit(main())

@@ -1,0 +1,185 @@
+"""The command group: finds a command's module when it is called, and turns every error into one line."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Any, Final
+
+import click
+
+from dse.cli.environment import Environment, system_environment
+from dse.errors import DseError, ExitCode, nearest
+
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    # name: (module, what it does); each module's attribute `command` is the click command
+    "sweep": ("dse.cli.sweep", "Evaluate a whole space and keep its front."),
+    "front": ("dse.cli.front", "Print or export the front of a run (table, CSV, JSON)."),
+    "plot": ("dse.cli.plot", "Draw the fronts of one or more runs (PNG, SVG, PDF)."),
+    "profile": ("dse.cli.profile", "Run a language model and measure a profile."),
+    "list": ("dse.cli.list", "List what there is: spaces, algorithms, hardware, profiles, components."),
+    "check": ("dse.cli.check", "Check a space and say how large it is, without running it."),
+}
+
+
+class ReaderGone(Exception):
+    """Whoever read our output has stopped; `click` would turn the broken pipe into exit code 1."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are listed by name alone and imported when one is called."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except BrokenPipeError as error:
+            raise ReaderGone from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderGone from error
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            raise click.UsageError(f"no command {name!r}; {nearest(name, COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        import dse
+
+        click.echo(f"dse {dse.__version__}")
+        ctx.exit()
+
+
+@click.group(
+    name="dse",
+    cls=LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def group(ctx: click.Context, debug: bool) -> None:
+    """Explore the design space of sparse-attention accelerators.
+
+    What an algorithm skips was measured in a real language model; what that is worth depends on the chip.
+    Begin with `dse sweep`, which needs no arguments and takes seconds.
+    """
+    ctx.obj.debug |= debug
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main(arguments: Sequence[str] | None = None, environment: Environment | None = None) -> int:
+    """Run one command and return its exit code (`ExitCode`).
+
+    Args:
+        arguments: what follows `dse`; default: this process's.
+        environment: streams to talk to; default: this process's.
+    """
+    environment = environment or system_environment()
+    try:
+        with redirect_stdout(environment.stdout), redirect_stderr(environment.stderr):
+            code = _run(arguments, environment)
+        environment.stdout.flush()
+        return int(code)
+    except (BrokenPipeError, ReaderGone):
+        # The reader has seen enough (`dse front RUN | head`). Python flushes once more at exit: let it.
+        if environment.stdout is sys.stdout:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitCode.DONE)
+
+
+def _run(arguments: Sequence[str] | None, environment: Environment) -> int:
+    try:
+        group.main(arguments, prog_name="dse", standalone_mode=False, obj=environment)
+        return ExitCode.DONE
+    except (BrokenPipeError, ReaderGone):
+        raise
+    except (click.Abort, KeyboardInterrupt):
+        environment.error("interrupted")
+        return ExitCode.INTERRUPTED
+    except click.ClickException as error:
+        environment.error(_usage(error))
+        return ExitCode.BAD_INPUT
+    except DseError as error:
+        if environment.debug:
+            traceback.print_exc(file=environment.stderr)
+        environment.error(str(error))
+        return error.exit_code
+    except (
+        PermissionError,
+        FileNotFoundError,
+        NotADirectoryError,
+        IsADirectoryError,
+        FileExistsError,
+    ) as error:
+        if environment.debug:
+            traceback.print_exc(file=environment.stderr)
+        reason = (error.strerror or type(error).__name__).lower()
+        environment.error(f"{error.filename}: {reason}" if error.filename else str(error))
+        return ExitCode.BAD_INPUT
+    except Exception as error:
+        if environment.debug:
+            traceback.print_exc(file=environment.stderr)
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        hint = "" if environment.debug else " (add --debug to see where)"
+        environment.error(f"{what}{hint}")
+        return ExitCode.FAILED
+
+
+def _usage(error: click.ClickException) -> str:
+    """A usage error in the house style: command, what was found, what would be right."""
+    context = getattr(error, "ctx", None)
+    where = f"{context.command_path}: " if context is not None else ""
+    if isinstance(error, click.NoSuchOption) and context is not None:
+        known = [
+            name for p in context.command.get_params(context) for name in p.opts if name.startswith("--")
+        ]
+        return f"{where}no option {error.option_name!r}; {nearest(error.option_name, known)}"
+    if isinstance(error, click.MissingParameter) and error.param is not None:
+        name = (
+            error.param.opts[-1]
+            if isinstance(error.param, click.Option)
+            else (error.param.name or "").upper()
+        )
+        return f"{where}{name} is missing; see `{context.command_path if context else 'dse'} --help`"
+    if isinstance(error, click.BadParameter) and error.param is not None:
+        name = (
+            error.param.opts[-1]
+            if isinstance(error.param, click.Option)
+            else (error.param.name or "").upper()
+        )
+        return f"{where}{name}: {error.message[:1].lower()}{error.message[1:]}"
+    message = error.format_message()
+    return f"{where}{message[:1].lower()}{message[1:]}"

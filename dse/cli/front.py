@@ -1,0 +1,129 @@
+"""`dse front`: the front of a run as a table, CSV or JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dse.cli.environment import Environment
+from dse.cli.options import common
+from dse.errors import BadInput, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SUFFIXES = {".csv": "csv", ".json": "json", ".txt": "table"}
+
+
+@click.command(name="front")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--format", "form", type=click.Choice(["table", "csv", "json"]), help="How to print.  [default: table]"
+)
+@click.option(
+    "--all", "everything", is_flag=True, help="Also the points that only their own algorithm's front holds."
+)
+@click.option(
+    "--algorithm", "algorithms", multiple=True, metavar="NAME", help="Only this algorithm. Repeatable."
+)
+@click.option(
+    "--columns", default="", metavar="A,B,...", help="Columns to show, by their names in front.csv."
+)
+@click.option(
+    "--sort", default="", metavar="COLUMN", help="Sort by this column, smallest first (-COLUMN: largest)."
+)
+@click.option(
+    "--rows", type=click.IntRange(min=0), default=None, metavar="N", help="Most rows shown; 0: all."
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write .csv, .json or .txt."
+)
+@common("json", "quiet", "debug")
+@click.pass_obj
+def command(
+    environment: Environment,
+    run: Path,
+    form: str | None,
+    everything: bool,
+    algorithms: tuple[str, ...],
+    columns: str,
+    sort: str,
+    rows: int | None,
+    output: Path | None,
+) -> None:
+    """Print or export the front of RUN (a run directory).
+
+    A table shows what nothing in the whole space dominates; CSV and JSON hold every column, and with --all every
+    row of front.csv.
+    """
+    from dse.cli.fronts import DEFAULT_ROWS, in_order, print_front
+    from dse.results import read_run
+
+    form = _format(form, output, environment)
+    points = in_order(read_run(run).front)
+    chosen = [name for name in columns.split(",") if name]
+    for name in [*chosen, sort.removeprefix("-")]:
+        if name and name not in points:
+            raise BadInput(f"{run}: no column {name!r}; {nearest(name, map(str, points.columns))}")
+    for name in algorithms:
+        if name not in set(points["algorithm"]):
+            raise BadInput(f"{run}: no algorithm {name!r}; {nearest(name, sorted(set(points['algorithm'])))}")
+    if algorithms:
+        points = points[points["algorithm"].isin(algorithms)]
+    if not everything:
+        points = points[points["on_front"].astype(bool)]
+    if sort:
+        points = points.sort_values(sort.removeprefix("-"), ascending=not sort.startswith("-"), kind="stable")
+    if form != "table":
+        picked = points[chosen] if chosen else points
+        text = _csv(picked if rows in (None, 0) else picked.head(rows or 0), form)
+        if output is None:
+            environment.stdout.write(text)
+        else:
+            _write(environment, output, text)
+        return
+    limit = DEFAULT_ROWS if rows is None else rows
+    if output is None:
+        print_front(environment, points, rows=limit, everything=everything, columns=chosen)
+        return
+    import io
+
+    page = Environment(io.StringIO(), environment.stderr, environment.columns, quiet=environment.quiet)
+    print_front(page, points, rows=limit, everything=everything, columns=chosen)
+    assert isinstance(page.stdout, io.StringIO)
+    _write(environment, output, page.stdout.getvalue())
+
+
+def _format(form: str | None, output: Path | None, environment: Environment) -> str:
+    if form is None and output is not None:
+        if output.suffix not in _SUFFIXES:
+            raise BadInput(
+                f"{output}: suffix {output.suffix!r}; valid: {', '.join(_SUFFIXES)} (or name a --format)"
+            )
+        return _SUFFIXES[output.suffix]
+    return form or ("json" if environment.json else "table")
+
+
+def _csv(points: pd.DataFrame, form: str) -> str:
+    if form == "csv":
+        return points.to_csv(index=False, lineterminator="\n")
+    import json
+
+    from dse.cli.environment import plain
+
+    rows = [{k: v for k, v in plain(row).items() if v is not None} for row in points.to_dict("records")]
+    return json.dumps(rows, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _write(environment: Environment, path: Path, text: str) -> None:
+    import os
+
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+    environment.remark(f"wrote {path}")

@@ -1,0 +1,192 @@
+"""`dse list`: what there is to choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import click
+
+from dse.cli.environment import Environment
+from dse.cli.options import common
+from dse.cli.table import Column, layout, significant
+from dse.errors import BadInput, nearest
+
+Entry = dict[str, Any]
+
+
+def _spaces() -> list[Entry]:
+    from dse.space import load_space, shipped_spaces
+
+    entries = []
+    for name in shipped_spaces():
+        space = load_space(name)
+        entries.append({"name": name, "points": space.size, "description": space.description})
+    return entries
+
+
+def _algorithms() -> list[Entry]:
+    from dse.algorithms import registry
+
+    return [
+        {
+            "name": name,
+            "summary": algorithm.summary,
+            "source": algorithm.source,
+            "shown": f"{algorithm.summary}; knobs: {', '.join(knob.name for knob in algorithm.knobs)}",
+            "knobs": {
+                knob.name: {"default": knob.default, "help": knob.help, "low": knob.low, "high": knob.high,
+                            "choices": list(knob.choices)}
+                for knob in algorithm.knobs
+            },
+        }
+        for name, algorithm in registry().items()
+    ]  # fmt: skip
+
+
+def _hardware() -> list[Entry]:
+    from dse.hardware.presets import preset_names, read_preset
+
+    entries = []
+    for name in preset_names():
+        preset = read_preset(name)
+        values = {
+            key: {"value": entry.value, "source": entry.source, "confidence": entry.confidence}
+            for key, entry in preset.entries.items()
+        }
+        design = preset.design
+        entries.append({
+            "name": name,
+            "description": preset.description,
+            "machine": f"{design['lanes']}x{design['multipliers']}",
+            "memory": f"{design['dram_channels']} x {design['dram']}",
+            "parameters": values,
+        })  # fmt: skip
+    return entries
+
+
+def _parameters() -> list[Entry]:
+    from dse.hardware.parameters import PARAMETERS
+
+    return [
+        {"name": p.name, "unit": p.unit, "valid": p.valid, "description": p.description}
+        for p in PARAMETERS.values()
+    ]
+
+
+def _profiles() -> list[Entry]:
+    from dse.profiles.store import read_profile, shipped_profiles
+
+    entries = []
+    for name, path in shipped_profiles().items():
+        profile = read_profile(path)
+        entries.append({
+            "name": name,
+            "phase": profile.phase,
+            "contexts": list(profile.contexts),
+            "settings": len(profile.settings),
+            "algorithms": {a: profile.knobs(a) for a in profile.algorithms},
+            "model": profile.provenance.model,
+            "text": profile.provenance.text,
+            "checksum": profile.checksum,
+        })  # fmt: skip
+    return entries
+
+
+def _components() -> list[Entry]:
+    from dataclasses import asdict
+
+    from dse.hardware.components import COMPONENTS
+
+    return [asdict(component) for component in COMPONENTS.values()]
+
+
+def _words(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (list, dict)) else str(value)
+
+
+def _name(title: str = "name") -> Column:
+    return Column("name", title, text=str, left=True)
+
+
+def _text(key: str, priority: int = 0, shrink_to: int = 0) -> Column:
+    return Column(key, key, text=_words, left=True, priority=priority, shrink_to=shrink_to)
+
+
+def _last(key: str) -> Column:
+    return Column(key, key, text=_words, left=True, shrink_to=30, wrap=True)
+
+
+def _count(key: str, priority: int = 1) -> Column:
+    return Column(key, key, text=lambda value: f"{value:,}", priority=priority)
+
+
+_KINDS: Final[dict[str, tuple[Callable[[], list[Entry]], Sequence[Column]]]] = {
+    "spaces": (_spaces, (_name(), _count("points"), _last("description"))),
+    "algorithms": (
+        _algorithms,
+        (
+            _name(),
+            Column("shown", "what it does, and its knobs", text=str, left=True, shrink_to=30, wrap=True),
+        ),
+    ),
+    "hardware": (
+        _hardware,
+        (
+            _name(),
+            Column("machine", "lanes x", "multipliers", text=str, left=True, priority=1),
+            _text("memory", 2),
+            _last("description"),
+        ),
+    ),
+    "parameters": (_parameters, (_name(), _text("valid", 1, shrink_to=36), _last("description"))),
+    "profiles": (
+        _profiles,
+        (_name(), _text("phase", 2), _text("contexts", 1), _count("settings"), _last("algorithms")),
+    ),
+    "components": (
+        _components,
+        (
+            _name(),
+            Column("value", "value", text=significant),
+            _text("unit", 1, shrink_to=8),
+            Column("node_nm", "node", "nm", text=lambda v: f"{v:g}" if v else "-", priority=3),
+            _text("confidence", 2),
+            _last("source"),
+        ),
+    ),
+}
+
+_SHOWN_ONLY: Final = ("shown", "machine", "memory")
+"""Entries made for the table, which the JSON holds in full under other names."""
+
+
+@click.command(name="list")
+@click.argument("kind", metavar="|".join(_KINDS))
+@common("json", "quiet", "debug")
+@click.pass_obj
+def command(environment: Environment, kind: str) -> None:
+    """List what there is to choose from; --json prints everything known about each entry, as an array.
+
+    \b
+    spaces      shipped spaces, ready to sweep
+    algorithms  attention algorithms and their knobs
+    hardware    named designs, to start from with base = "..."
+    parameters  hardware axes a space may name under [hardware]
+    profiles    measured profiles that come with the package
+    components  constants behind area, energy and time, with their sources
+    """
+    if kind not in _KINDS:
+        raise BadInput(f"dse list: no kind {kind!r}; {nearest(kind, _KINDS)}")
+    collect, columns = _KINDS[kind]
+    entries = collect()
+    if environment.json:
+        environment.print_json(
+            [{k: v for k, v in entry.items() if k not in _SHOWN_ONLY} for entry in entries]
+        )
+        return
+    table = layout(entries, columns, environment.columns)
+    for number, line in enumerate(table.lines):
+        environment.print(environment.style(line, bold=True) if number < table.headers else line)
+    if not entries:
+        environment.remark(f"no {kind} are installed")

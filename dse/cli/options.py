@@ -1,0 +1,98 @@
+"""The options that several commands share: defined once, spelt and explained the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from dse.cli.environment import Environment
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _flag(name: str) -> Callable[[click.Context, click.Parameter, bool], None]:
+    """A callback that raises a flag of the environment instead of passing it to the command."""
+
+    def raise_flag(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+        environment = ctx.find_object(Environment)
+        if value and environment is not None:
+            setattr(environment, name, True)
+
+    return raise_flag
+
+
+_OPTIONS: Final[dict[str, Callable[[F], F]]] = {
+    "output": click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Run directory to write.  [default: results/<space name>]",
+    ),
+    "set": click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Override one entry of the space: a dotted path and a TOML value. Repeatable.",
+    ),
+    "jobs": click.option(
+        "-j",
+        "--jobs",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Worker processes.",
+    ),
+    "engine": click.option(
+        "--engine",
+        default="loky",
+        show_default=True,
+        metavar="NAME",
+        help="joblib backend that runs the workers.",
+    ),
+    "seed": click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="Seed."
+    ),
+    "fresh": click.option("--fresh", is_flag=True, help="Compute again even if the run is complete."),
+    "json": click.option(
+        "--json",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_flag("json"),
+        help="Machine-readable result on stdout, everything else on stderr.",
+    ),
+    "quiet": click.option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_flag("quiet"),
+        help="No progress and no remarks.",
+    ),
+    "debug": click.option(
+        "--debug",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_flag("debug"),
+        help="Show the traceback of an error.",
+    ),
+}
+
+
+def common(*names: str) -> Callable[[F], F]:
+    """Decorate a command with shared options, listed by `--help` in the order given."""
+
+    def decorate(function: F) -> F:
+        for name in reversed(names):
+            function = _OPTIONS[name](function)
+        return function
+
+    return decorate

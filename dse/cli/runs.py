@@ -1,0 +1,48 @@
+"""What commands share about runs: where they go, how they are titled and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dse.charts.labels import brief
+
+if TYPE_CHECKING:
+    from dse.charts.front import Fronts
+    from dse.space import Space
+
+
+def baseline_name(space: Space) -> str:
+    """What speedups refer to, in words: `dense, 12-bit, on topick-gqa`."""
+    knobs = space.baseline.knobs
+    widths = [brief(knobs[name]) for name in ("k_bits", "v_bits") if name in knobs]
+    operand = f", {'/'.join(dict.fromkeys(widths))}-bit" if widths else ""
+    where = "a design of its own" if space.base == "explicit" else space.base
+    return f"{space.baseline.algorithm}{operand}, on {where}"
+
+
+def title(space: Space) -> str:
+    """Two lines over a chart: the workload, and what speedup is measured against."""
+    w = space.workload
+    shared = "" if w.grouped else "; every query head fetches for itself"
+    profile = Path(w.profile).stem if w.profile.endswith(".npz") else w.profile
+    work = f"{profile}, {w.phase}, context {w.context}, batch {w.batch}"
+    return f"{work}\nbaseline: {baseline_name(space)}{shared}"
+
+
+def fronts(paths: Sequence[Path]) -> list[Fronts]:
+    """The runs in these directories, named apart, ready to draw."""
+    from dse.charts.front import Fronts
+    from dse.results import read_run
+
+    runs = [read_run(path) for path in paths]
+    names = [path.resolve().name for path in paths]
+    if len(set(names)) < len(names):  # a/run and b/run
+        names = [str(path) for path in paths]
+    # Speedups over different baselines do not compare: the chart says which is whose.
+    differ = len({run.info["baseline"]["latency_s"] for run in runs}) > 1
+    return [
+        Fronts(name, run.front, title(run.space), f"over {baseline_name(run.space)}" if differ else "")
+        for name, run in zip(names, runs, strict=True)
+    ]

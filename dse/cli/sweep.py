@@ -1,0 +1,120 @@
+"""`dse sweep`: evaluate a whole space and keep its front."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dse.cli.environment import Environment
+from dse.cli.options import common
+from dse.errors import BadInput, nearest
+
+if TYPE_CHECKING:
+    from dse.results import Run
+    from dse.space import Space
+
+ROWS = 20
+"""Most rows of the table that a sweep closes with; `dse front` shows more."""
+
+
+@click.command(name="sweep")
+@click.argument("space", default="quickstart")
+@common("output", "set", "jobs", "engine", "seed", "fresh", "json", "quiet", "debug")
+@click.pass_obj
+def command(
+    environment: Environment,
+    space: str,
+    output: Path | None,
+    overrides: tuple[str, ...],
+    jobs: int,
+    engine: str,
+    seed: int,
+    fresh: bool,
+) -> None:
+    """Evaluate a whole space, keep its front, and say what it found.
+
+    SPACE is a TOML file or the name of a shipped space (`dse list spaces`).  [default: quickstart]
+
+    A complete run of the same space is shown again instead of computed again. --seed is recorded; a sweep draws
+    no random numbers.
+    """
+    from dse.results import check_directory, default_output, existing_run, write_run
+    from dse.search.sweep import ENGINES, sweep
+    from dse.space import load_space
+
+    if engine not in ENGINES:
+        raise BadInput(f"dse sweep: --engine: no engine {engine!r}; {nearest(engine, ENGINES)}")
+    chosen = load_space(space, overrides)
+    directory = output or default_output(chosen)
+    if fresh:
+        check_directory(directory, chosen)
+    run = None if fresh else existing_run(directory, chosen)
+    if run is not None:
+        environment.remark(f"{directory}: this run is complete, shown again (--fresh computes it again)")
+    else:
+        with environment.progress_bar() as progress:
+            result = sweep(
+                chosen,
+                jobs=jobs,
+                engine=engine,
+                seed=seed,
+                progress=progress,
+                command=_spelt(space, overrides, seed),
+            )
+        run = write_run(directory, result)
+    if not (directory / "front.png").is_file() or fresh:
+        _draw(run)
+    if environment.json:
+        environment.print_json(run.info)
+    show(environment, chosen, run)
+
+
+def _spelt(space: str, overrides: tuple[str, ...], seed: int) -> str:
+    """The command that makes this run again, wherever it is written."""
+    words = ["dse", "sweep", space]
+    for override in overrides:
+        words += ["--set", override]
+    if seed:
+        words += ["--seed", str(seed)]
+    return shlex.join(words)
+
+
+def _draw(run: Run) -> None:
+    from dse.charts.front import Fronts, front_figure
+    from dse.charts.style import save
+    from dse.cli.runs import title
+
+    save(front_figure([Fronts(run.directory.name, run.front, title(run.space))]), run.directory / "front.png")
+
+
+def show(environment: Environment, space: Space, run: Run) -> None:
+    """The front as a table, what was counted, and one sentence of what was found."""
+    from dse.charts.findings import sentence
+    from dse.cli.fronts import in_order, print_front
+    from dse.cli.runs import title
+
+    info = run.info
+    environment.print(environment.style(title(space).replace("\n", "; "), dim=True))
+    print_front(environment, in_order(run.front), rows=ROWS)
+    environment.print()
+    rate = info["points_per_second"] or 0.0
+    environment.print(
+        f"{info['evaluated']:,} points in {info['seconds']:.1f} s ({_rounded(rate)} points/s): {info['front']:,} on "
+        f"the front, {info['infeasible']:,} outside the constraints. All of it is in {run.directory}."
+    )
+    for knob, error in info.get("interpolation_error", {}).items():
+        known = "unknown (too few measured values)" if error is None else f"{error:.2g} nats per token"
+        environment.remark(f"note: {knob} was interpolated; median error of the loss: {known}")
+    for note in info.get("notes", ()):
+        environment.remark(f"note: {note}")
+    environment.print(environment.style(sentence(run.front), bold=True))
+
+
+def _rounded(rate: float) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if rate >= size:
+            return f"{rate / size:.3g} {unit}"
+    return f"{rate:.3g}"

@@ -1,0 +1,1 @@
+"""Latency, energy and area of points, as arrays over settings and designs."""

@@ -1,0 +1,172 @@
+"""Energy and area of designs under given settings, by component.
+
+An engine costs area (and leaks) only where the setting's counters use it. Energies are sums over all heads of
+the model and one sequence; leakage and background are powers, to be multiplied by the latency.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dse.cost.ledger import ZERO, Ledger
+from dse.cost.machine import Machine
+from dse.cost.memory import Traffic
+from dse.cost.statistics import CHUNK_ORDER
+from dse.cost.work import (
+    prepare_passes,
+    reloaded_bytes,
+    score_passes,
+    selections,
+    sort_steps,
+    value_passes,
+)
+from dse.hardware.datapath import ACCUMULATOR_BITS
+from dse.hardware.sram import macro
+
+FloatArray = NDArray[np.float64]
+
+MARGIN_BITS = 16
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """Key and value buffers: joules per byte, watts, mm2, each by buffer name."""
+
+    read_j_byte: dict[str, FloatArray]
+    write_j_byte: dict[str, FloatArray]
+    leakage_w: dict[str, FloatArray]
+    area_mm2: dict[str, FloatArray]
+
+
+def buffers(machine: Machine) -> Buffers:
+    """One bank per lane and head in flight, as wide as the lane's multipliers take in a cycle."""
+    read, write, leak, area = {}, {}, {}, {}
+    value_lanes = np.where(machine["value_lanes"] > 0, machine["value_lanes"], machine["lanes"])
+    word = np.clip(machine["multipliers"] * machine["multiplier_bits"], 32, None)
+    for name, lanes in (("key", machine["lanes"]), ("value", value_lanes)):
+        capacity = machine[f"{name}_buffer_kib"] * 1024
+        bank = macro(capacity / lanes, word, machine["node_nm"])
+        count = lanes * machine["heads_in_flight"]
+        read[name], write[name] = bank.read_j * 8 / word, bank.write_j * 8 / word
+        leak[name], area[name] = bank.leakage_w * count, bank.area_mm2 * count
+    return Buffers(read, write, leak, area)
+
+
+def multiply_j(machine: Machine) -> FloatArray:
+    """One multiply-add pass, overhead included."""
+    t = machine.technology
+    product = t.multiply_j(machine["multiplier_bits"], machine["operand_bits"])
+    return np.asarray(product + t.add_j(ACCUMULATOR_BITS) + machine["overhead_pj_per_op"] * 1e-12)
+
+
+def energies(ledger: Ledger, machine: Machine, moved: Traffic, banks: Buffers) -> dict[str, FloatArray]:
+    """Joules per step and sequence by component, without leakage and background."""
+    t, stats, dim = machine.technology, ledger.stats, ledger.stats.shape.head_dim
+    memory = machine.memory
+    found: dict[str, FloatArray] = {}
+    for name, size in moved.bytes.items():
+        opened = ledger.heads(np.asarray(moved.activations[name])) * memory.activation_pj
+        found[f"dram {name}"] = (ledger.heads(np.asarray(size)) * 8 * memory.bit_pj + opened) * 1e-12
+    each = multiply_j(machine)
+    scores, values = score_passes(ledger, machine, total=True), value_passes(ledger, machine, total=True)
+    found["multiply q x k"] = scores * dim * each
+    found["multiply p x v"] = values * dim * each
+    found["multiply estimates"] = prepare_passes(ledger, machine, total=True) * each
+    # Every operand is written once when it arrives and read for each query head that uses it.
+    key_read: FloatArray = ZERO
+    key_written: FloatArray = ZERO
+    for c in range(stats.chunks):
+        row = ledger.form(stats.chunk_bits[:, c]) * dim / 8
+        key_read = key_read + ledger.total(f"qk_rows_{c}") * row
+        key_written = key_written + ledger.total(f"k_rows_{c}") * row
+    row = ledger.form(stats.v_bits) * dim / 8
+    found["sram key"] = key_read * banks.read_j_byte["key"] + key_written * banks.write_j_byte["key"]
+    found["sram value"] = (
+        ledger.total("pv_rows") * row * banks.read_j_byte["value"]
+        + ledger.total("v_rows") * row * banks.write_j_byte["value"]
+    )
+    found["exponents"] = ledger.total("exponentials") * t.energy_j("exponent_pj")
+    found["divisions"] = ledger.total("divisions") * t.energy_j("divide_pj")
+    found["compares"] = ledger.total("compares") * t.energy_j("compare_pj")
+    elements = [ledger.heads(np.asarray(selections(ledger, kind)[0])) for kind in ("select", "rank")]
+    found["selection"] = elements[0] * t.energy_j("select_element_pj")
+    found["ranking"] = elements[1] * t.energy_j("select_element_pj")
+    register = t.energy_j("register_bit_pj")
+    accumulate = t.add_j(ACCUMULATOR_BITS) + 2 * ACCUMULATOR_BITS * register
+    found["importance"] = ledger.total("importance_adds") * accumulate
+    found["margins"] = ledger.total("margins") * (dim * t.add_j(MARGIN_BITS))
+    found["search"] = ledger.total("search_steps") * t.energy_j("search_step_pj")
+    found["sort"] = sort_steps(ledger, total=True) * t.energy_j("sort_step_pj")
+    # Compensation mixes additions and multiplications one to one.
+    scalar = (t.add_j(32) + t.multiply_j(32, 32)) / 2
+    found["scalar"] = ledger.total("scalar_ops") * scalar
+    later: FloatArray = ZERO
+    for c in range(1, stats.chunks):
+        later = later + ledger.total(f"qk_rows_{c}")
+    later = later * ledger.form(stats.chunk_order == CHUNK_ORDER.index("token"))
+    found["scoreboard"] = later * (2 * machine.constants["scoreboard_entry_bits"] * register)
+    slow_bits = ledger.heads(np.asarray(reloaded_bytes(ledger))) * 8
+    found["slow memory"] = slow_bits * machine.constants["slow_pj_bit"] * 1e-12
+    return found
+
+
+def areas(ledger: Ledger, machine: Machine, banks: Buffers) -> dict[str, FloatArray]:
+    """mm2 by component; [S, ...] where it depends on what the setting uses."""
+    t, stats = machine.technology, ledger.stats
+
+    def uses(*names: str) -> FloatArray:
+        """1 where a setting has any of these counters: [S, 1, ...], or a scalar where all agree."""
+        flag = np.zeros(stats.settings)
+        for name in names:
+            flag = np.maximum(flag, (stats.counters[name] > 0).any(axis=1))
+        return np.asarray(flag[0]) if (flag == flag[0]).all() else ledger.form(flag)
+
+    lanes, comparators = machine["lanes"], machine["select_comparators"]
+    multiplier = t.multiply_add_mm2(machine["multiplier_bits"], machine["operand_bits"])
+    adder = t.area_mm2("add_bit_um2") * ACCUMULATOR_BITS
+    array = machine["multipliers"] * (multiplier + adder) * lanes
+    second = machine["multipliers"] * (multiplier + adder) * machine["value_lanes"]
+    board = lanes * machine["scoreboard_entries"] * machine.constants["scoreboard_entry_bits"]
+    by_token = stats.chunk_order == CHUNK_ORDER.index("token")
+    later_chunks = tuple(f"qk_rows_{c}" for c in range(1, stats.chunks))
+    chunked = (
+        uses(*later_chunks) * (ledger.form(by_token) if not by_token.all() else 1.0) if later_chunks else ZERO
+    )
+    register = t.area_mm2("register_bit_um2")
+    engine = comparators * t.area_mm2("select_comparator_um2")
+    return {
+        "multipliers": array + second,
+        "sram key": banks.area_mm2["key"],
+        "sram value": banks.area_mm2["value"],
+        "exponents": machine["exponent_units"] * t.area_mm2("exponent_um2"),
+        "dividers": machine["exponent_units"] * t.area_mm2("divide_um2") * uses("divisions"),
+        "comparators": lanes * t.area_mm2("compare_um2") * uses("compares"),
+        "selection": engine * uses("select_elements"),
+        "ranking": engine * uses("rank_elements"),
+        "sorting": comparators * (t.area_mm2("compare_um2") + 32 * register) * uses("sort_elements"),
+        "importance": machine["accumulators"] * t.area_mm2("accumulator_um2") * uses("importance_adds"),
+        "margins": lanes * t.area_mm2("margin_um2") * uses("margins"),
+        "search": machine["search_engines"] * t.area_mm2("search_um2") * uses("search_steps"),
+        "scalar": lanes * t.multiply_add_mm2(32, 32) * uses("scalar_ops"),
+        "scoreboard": board * register * chunked,
+        "requests": machine["outstanding_requests"] * machine.constants["request_bits"] * register,
+        "memory phy": machine["dram_channels"] * machine.memory.phy_mm2,
+        "slow link": machine.constants["slow_link_mm2"] * uses("rows_reloaded"),
+    }
+
+
+def powers(machine: Machine, areas_mm2: dict[str, FloatArray], banks: Buffers) -> dict[str, FloatArray]:
+    """Watts that flow whatever happens: DRAM background, PHY, leakage of SRAM and of logic."""
+    logic = {"multipliers", "exponents", "dividers", "comparators", "selection", "ranking", "sorting",
+             "importance", "margins", "search", "scalar", "scoreboard", "requests"}  # fmt: skip
+    channels = machine["dram_channels"]
+    leak = machine.constants["logic_leakage_mw_mm2"] * 1e-3
+    return {
+        "dram background": channels * machine.memory.background_mw * 1e-3,
+        "memory phy": channels * machine.memory.phy_mw * 1e-3,
+        "leakage sram": banks.leakage_w["key"] + banks.leakage_w["value"],
+        **{f"leakage {name}": value * leak for name, value in areas_mm2.items() if name in logic},
+    }

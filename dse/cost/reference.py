@@ -1,0 +1,310 @@
+"""The readable twin of `price`: one setting, one design, plain numbers, a loop over every layer and KV head.
+
+No load classes, no arrays: what a user would work out by pen. `price` with one class per head must agree with
+it; with a few classes the difference is the error of the classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dse.cost.workload import Workload
+from dse.hardware.components import Components, components
+from dse.hardware.dram import TIMING_COLUMNS, device_rows, overlaps
+from dse.hardware.parameters import HardwareValue
+from dse.profiles.schema import FETCH_COUNTERS, Form, ModelShape, counter_columns
+
+Count = Callable[[str], float]
+
+
+@dataclass(frozen=True)
+class Head:
+    """One KV head's share: seconds alone and of its busiest resource, bytes moved, pages opened."""
+
+    alone_s: float
+    busiest_s: float
+    dram_bytes: float
+    useful_bytes: float
+    activations: float
+
+
+def reference(
+    form: Form,
+    counters: NDArray[np.floating],
+    shape: ModelShape,
+    n: float,
+    design: Mapping[str, HardwareValue],
+    workload: Workload,
+    grouped: bool = True,
+) -> dict[str, float]:
+    """Latency (s), DRAM bytes and DRAM joules of one decode step.
+
+    Args:
+        form, counters: one setting; counters are [layers, kv_heads, len(counter_columns())].
+        shape, n, grouped: as in `dse.cost.statistics.statistics`.
+        design: plain values of every hardware parameter.
+    """
+    columns = counter_columns()
+    scope = "group" if grouped else "head"
+    heads = []
+    for layer in range(shape.layers):
+        for kv_head in range(shape.kv_heads):
+            row = counters[layer, kv_head]
+
+            def count(name: str, row: NDArray[np.floating] = row) -> float:
+                full = f"{scope}.{name}" if name in FETCH_COUNTERS else name
+                return float(row[columns.index(full)])
+
+            heads.append(_head(count, form, shape, n, design, grouped, components()))
+    tasks = len(heads) * workload.batch
+    flight = float(design["heads_in_flight"])
+    latency = 0.0
+    for head in heads:
+        period = max(head.busiest_s, head.alone_s / flight)
+        latency += workload.batch * (period + (head.alone_s - period) / tasks)
+    kind = _kind(design)
+    moved = sum(head.dram_bytes for head in heads) * workload.batch
+    opened = sum(head.activations for head in heads) * workload.batch
+    return {
+        "latency_s": latency,
+        "dram_bytes": moved,
+        "dram_j": (moved * 8 * kind["bit_pj"] + opened * kind["activation_pj"]) * 1e-12,
+    }
+
+
+def _kind(design: Mapping[str, HardwareValue]) -> dict[str, float]:
+    """The memory device's numbers, with the design's bandwidth and row bus."""
+    row = device_rows()[str(design["dram"])]
+    kind = {name: float(row[name]) for name in TIMING_COLUMNS}
+    if float(design["dram_channel_gbps"]) > 0:
+        kind["channel_gbps"] = float(design["dram_channel_gbps"])
+    if design["row_bus"] == "free":
+        kind["row_bus_ns"] = 0.0
+    kind["burst_ns"] = kind["atom_bytes"] * kind["ports"] / kind["channel_gbps"]
+    kind["start_ns"] = kind["trcd_ns"] + kind["cl_ns"] + kind["burst_ns"] + 4 * kind["tck_ns"]
+    return kind
+
+
+def _atom_ns(kind: dict[str, float], ports: float, window: float, reads: float, sparse: float) -> float:
+    """Time between atoms of one port."""
+    column = max(kind["burst_ns"], kind["tccd_l_ns"] / kind["groups"])
+    rrd = kind["trrd_s_ns"] + 0.55 * (kind["trrd_l_ns"] - kind["trrd_s_ns"]) / kind["groups"]
+    activate = max(rrd, kind["tfaw_ns"] / 4, kind["row_bus_ns"]) / reads
+    loaded = (
+        kind["cl_ns"] + kind["burst_ns"] + 3.3 * kind["tck_ns"] + (kind["trp_ns"] + kind["trcd_ns"]) / reads
+    )
+    little = ports / window * loaded * (1 + 0.91 * sparse * math.sqrt(ports / window))
+    return float((column**8 + activate**8 + little**8) ** 0.125 / (1 - kind["trfc_ns"] / kind["trefi_ns"]))
+
+
+@dataclass(frozen=True)
+class _Fetch:
+    alone_s: float = 0.0
+    even_s: float = 0.0
+    atoms: float = 0.0
+    activations: float = 0.0
+    useful_bytes: float = 0.0
+
+    def __add__(self, other: _Fetch) -> _Fetch:
+        return _Fetch(
+            self.alone_s + other.alone_s,
+            self.even_s + other.even_s,
+            self.atoms + other.atoms,
+            self.activations + other.activations,
+            self.useful_bytes + other.useful_bytes,
+        )
+
+
+def _fetch(
+    kind: dict[str, float], channels: int, window: float, population: float,
+    rows: float, runs: float, row_bytes: int, pitch: int,
+) -> _Fetch:  # fmt: skip
+    """One stream of kept rows."""
+    if rows <= 0 or row_bytes <= 0:
+        return _Fetch()
+    atom, groups = kind["atom_bytes"], kind["groups"]
+    keep = min(1.0, rows / population)
+    start = min(1.0, runs / (max(population - rows, 0.0) + 1.0))
+    run = rows / max(runs, 1e-12)
+    touch = 0.0
+    for overlapping, fraction in overlaps(row_bytes, pitch, int(atom)):
+        if overlapping > 0:
+            touch += (1 - (1 - keep) * (1 - start) ** (overlapping - 1)) * fraction
+    span = population * pitch / atom
+    atoms = touch * span
+    alone = even = math.inf
+    activations = 0.0
+    used = 1
+    while used <= channels:
+        ports = used * kind["ports"]
+        per_page = kind["page_bytes"] / atom
+        ways = ports * groups
+        reachable = min(max(span / ways, 1.0), per_page)
+        stay = min(max(1 - start - 1 / max(run, 1.0), 0.0), 1.0)
+        chances = max(1.0, reachable * min(1.0, ways * atom / row_bytes))
+        again = touch * (1 - stay ** (ways * atom / pitch))
+        opened = 1 - (1 - touch) * (1 - again) ** (chances - 1)
+        reads = min(max(touch * reachable / opened, 1.0), per_page)
+        each = _atom_ns(kind, ports, window, reads, min(1.0, 2 * (1 - touch))) * 1e-9
+        mean = atoms / ports
+        most = min(atoms, mean + math.sqrt(2 * math.log(ports) * mean * (1 - touch)))
+        alone, even, activations = min(alone, most * each), min(even, mean * each), atoms / reads
+        used *= 2
+    return _Fetch(alone, even, atoms, activations, rows * row_bytes)
+
+
+def _select_cycles(calls: float, elements: float, kept: float, comparators: float) -> float:
+    """Cycles of all quick-selects of a kind."""
+    if elements <= 0:
+        return 0.0
+    n, k = max(elements / calls, 1.0), min(kept / calls, elements / calls)
+    a = min(max(k / n, 1e-12), 1 - 1e-12)
+    partitioned = 2 * n * (1 - a * math.log(a) - (1 - a) * math.log1p(-a))
+
+    def harmonic(x: float) -> float:
+        return math.log(x + 0.5) + float(np.euler_gamma) + 1 / (24 * (x + 0.5) ** 2)
+
+    passes = max(1.0, harmonic(k) + harmonic(n - k) - 1)
+    return calls * (partitioned / comparators + 3.5 * passes)
+
+
+def _head(
+    count: Count, form: Form, shape: ModelShape, n: float, design: Mapping[str, HardwareValue], grouped: bool,
+    constants: Components,
+) -> Head:  # fmt: skip
+    """One KV head of one layer."""
+    d = {name: float(value) for name, value in design.items() if not isinstance(value, str)}
+    kind, dim, group = _kind(design), shape.head_dim, shape.group
+    planes, chunks = design["layout"] == "planes", form.k_chunk_bits
+    by_row, row_order = form.v_after == "row", form.chunk_order == "row"
+    sharing, population = (group, n) if grouped else (1, n * group)
+    atom, channels = kind["atom_bytes"], int(d["dram_channels"])
+    ports = channels * kind["ports"]
+    key_half, value_half = d["key_buffer_kib"] * 512, d["value_buffer_kib"] * 512
+    key_window = max(1.0, min(d["outstanding_requests"], key_half / atom))
+    value_window = max(1.0, min(d["outstanding_requests"], value_half / atom))
+
+    # Fetches.
+    k_scale, v_scale = form.k_scale_bits, form.v_scale_bits
+    key_pitch = math.ceil((form.k_bits * dim + k_scale) / 8)
+    key = _Fetch()
+    for c, bits in enumerate(chunks):
+        plane = math.ceil(bits * dim / 8)
+        beside = math.ceil((bits * dim + k_scale) / 8) if c == 0 else plane
+        length, pitch = (plane, plane) if planes else (beside, key_pitch)
+        rows, runs = count(f"k_rows_{c}"), count(f"k_runs_{c}")
+        key += _fetch(kind, channels, key_window, population, rows, runs, length, pitch)
+    if planes and k_scale:
+        width = math.ceil(k_scale / 8)
+        rows, runs = count("k_rows_0"), count("k_runs_0")
+        key += _fetch(kind, channels, key_window, population, rows, runs, width, width)
+    width = math.ceil((form.v_bits * dim + (0 if planes else v_scale)) / 8)
+    value = _fetch(kind, channels, value_window, population, count("v_rows"), count("v_runs"), width, width)
+    if planes and v_scale:
+        width = math.ceil(v_scale / 8)
+        value += _fetch(
+            kind, channels, value_window, population, count("v_rows"), count("v_runs"), width, width
+        )
+    per_page = kind["page_bytes"] / atom
+    dense_s = _atom_ns(kind, ports, key_window, per_page, 0.0) * 1e-9 / ports
+    meta_atoms = max(count("meta_read_bytes") / atom, 1.0) if count("meta_read_bytes") else 0.0
+    index_atoms = max(count("meta_write_bytes") / atom, 1.0) if count("meta_write_bytes") else 0.0
+    if planes:
+        pieces = [
+            math.ceil(b / 8 / atom) for b in (*(c * dim for c in chunks), k_scale, v_scale, form.v_bits * dim)
+        ]
+        row_atoms, row_opens = sum(pieces), sum(min(p, 1) for p in pieces)
+    else:
+        row_atoms = math.ceil((form.k_bits * dim + k_scale) / 8 / atom)
+        row_atoms += math.ceil((form.v_bits * dim + v_scale) / 8 / atom)
+        row_opens = 2
+    written = count("rows_written")
+    write_each = _atom_ns(kind, ports, d["outstanding_requests"], row_atoms / row_opens, 0.0) * 1e-9 / ports
+    write_s = written * row_atoms * write_each + index_atoms * dense_s
+    passes = min(count("second_passes"), group / sharing)
+    scores = count("qk_rows_0") * constants["score_bits"] / 8 if by_row or row_order else 0.0
+    kept_planes = sum(count(f"k_rows_{c}") * bits for c, bits in enumerate(chunks[:-1])) * dim / 8
+    again = max(kept_planes - max(key_half - scores, 0.0), 0.0) * passes if by_row or row_order else 0.0
+    refetch_atoms = (2 * max(scores - key_half, 0.0) + again) / atom
+    refetch_s = refetch_atoms * dense_s
+
+    # Work.
+    cycle = 1e-9 / d["clock_ghz"]
+    fold = math.ceil(dim / d["multipliers"])
+    row_s = fold / max(1, d["multipliers"] // dim) * cycle
+    narrow, wide = d["multiplier_bits"], d["operand_bits"]
+    query = math.ceil(form.q_bits / wide)
+    score_s = sum(count(f"qk_rows_{c}") * math.ceil(bits / narrow) for c, bits in enumerate(chunks))
+    score_s *= query * row_s / d["lanes"]
+    product_s = (
+        count("pv_rows") * math.ceil(form.v_bits / narrow) * query * row_s / (d["value_lanes"] or d["lanes"])
+    )
+    prepare = count("estimate_macs") * math.ceil(form.q_bits / narrow) * query
+    prepare += count("controller_macs") * math.ceil(16 / narrow) * math.ceil(16 / wide)
+    position = shape.block_parameters / (shape.layers * shape.kv_heads)
+    prepare += count("rows_rebuilt") * position * math.ceil(shape.weight_bits / narrow) * query
+    prepare_s = prepare * cycle / (d["lanes"] * d["multipliers"])
+    exponent_s = max(count("exponentials"), count("divisions")) * cycle / d["exponent_units"]
+    lane_s = (count("compares") + count("scalar_ops") + count("margins") * fold) * cycle / d["lanes"]
+    comparators = d["select_comparators"]
+    select_s = cycle * _select_cycles(
+        count("select_calls"), count("select_elements"), count("select_kept"), comparators
+    )
+    rank_s = cycle * _select_cycles(
+        count("rank_calls"), count("rank_elements"), count("rank_kept"), comparators
+    )
+    importance_s = count("importance_adds") * cycle / d["accumulators"]
+    search_s = count("search_steps") * cycle / d["search_engines"]
+    sort_s = count("sort_elements") * max(1.0, math.log2(max(n, 2.0))) * cycle / comparators
+    row_bits = (form.k_bits + form.v_bits) * dim + k_scale + v_scale
+    slow_s = count("rows_reloaded") * row_bits / 8 / (d["slow_gbps"] * 1e9)
+    later = [c for c in range(1, len(chunks)) if not row_order]
+    answer_s = (kind["start_ns"] + constants["controller_ns"]) * 1e-9
+    scoreboard_s = (
+        sum(count(f"qk_rows_{c}") for c in later) * answer_s / (d["lanes"] * d["scoreboard_entries"])
+    )
+
+    # Phases.
+    window = min(max(population if form.lag < 0 else form.lag + 1, 1.0), population)
+    trips = levels = 0.0
+    for c in later:
+        asked = min(count(f"k_rows_{c}") / population, 1.0)
+        trips += population / window * (1 - (1 - asked) ** window)
+        levels += min(count(f"k_rows_{c}"), 1.0)
+    shared, own = (0.0, product_s) if d["value_lanes"] else (product_s, 0.0)
+    along, then = (0.0, 1.0) if by_row else (1.0, 0.0)
+    value_memory = value.alone_s + write_s
+    first = max(
+        key.alone_s + refetch_s + along * value_memory,
+        score_s + along * shared,
+        along * own,
+        exponent_s,
+        lane_s,
+        scoreboard_s,
+        trips * answer_s,
+    )
+    second = then * max(value_memory, shared, own)
+    series = min(count("meta_read_bytes"), 1.0) * answer_s + answer_s + then * answer_s
+    series += passes * answer_s if row_order else 0.0
+    series += levels * answer_s + (min(count("v_rows"), 1.0) * answer_s if form.v_after == "token" else 0.0)
+    series += select_s + count("row_waits") / sharing * constants["row_drain_cycles"] * cycle
+    phases = max(meta_atoms * dense_s, prepare_s, search_s, slow_s) + first + second + series
+    memory_s = key.even_s + value.even_s + meta_atoms * dense_s + write_s + refetch_s
+    busiest = max(memory_s, score_s + prepare_s + shared, own, exponent_s, lane_s, select_s, rank_s,
+                  importance_s, search_s, sort_s, scoreboard_s, slow_s)  # fmt: skip
+    atoms = key.atoms + value.atoms + meta_atoms + written * row_atoms + index_atoms + refetch_atoms
+    opened = key.activations + value.activations + written * row_opens
+    opened += (meta_atoms + index_atoms + refetch_atoms) / per_page
+    useful = key.useful_bytes + value.useful_bytes + count("meta_read_bytes") + count("meta_write_bytes")
+    return Head(
+        max(phases, rank_s, importance_s, sort_s),
+        busiest,
+        atoms * atom,
+        useful + written * row_bits / 8,
+        opened,
+    )

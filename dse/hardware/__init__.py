@@ -1,0 +1,1 @@
+"""Technology, datapath, SRAM, DRAM and named designs."""

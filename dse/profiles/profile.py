@@ -1,0 +1,331 @@
+"""The table that a measurement leaves behind: `Profile`, its invariants and its checksum.
+
+A profile joins two things measured by the very same queries: how much accuracy a knob setting costs, and what
+it fetched and computed. It knows no model and no machine; `store` puts it on disk, `lookup` reads rows of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dse.errors import BadInput
+from dse.profiles.schema import (
+    ACCURACY,
+    HISTOGRAM_BINS,
+    HISTOGRAMS,
+    MAX_CHUNKS,
+    SCHEMA_VERSION,
+    KnobValue,
+    ModelShape,
+    Provenance,
+    Setting,
+    counter_columns,
+)
+
+FloatArray = npt.NDArray[np.floating[Any]]
+
+PHASES = ("prefill", "decode")
+V_AFTER = ("none", "token", "row")
+CHUNK_ORDER = ("token", "row")
+
+COLUMN = {name: i for i, name in enumerate(counter_columns())}
+"""Position of a counter in the last axis of `Profile.counters`."""
+
+ACCURACY_COLUMN = {name: i for i, name in enumerate(ACCURACY)}
+"""Position of a metric in the last axis of `Profile.accuracy`."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Accuracy and access statistics of many knob settings on one model and text.
+
+    Make one with `build_profile`, which fixes the dtypes, checks every invariant and computes the checksum.
+
+    Attributes:
+        name: what spaces call it, ``"smollm2-135m"``.
+        phase: ``"decode"`` or ``"prefill"``.
+        shape: geometry of the model.
+        contexts: buckets; context c holds the queries at positions (3c/4, c].
+        settings: the rows.
+        counters: float32 [settings, contexts, layers, kv_heads, counters]; NaN where not measured.
+        histograms: float32 [settings, contexts, layers, kv_heads, 2, HISTOGRAM_BINS].
+        accuracy: float64 [settings, contexts, len(ACCURACY)].
+        window_nll: float64 [settings, contexts, windows], mean increase per window, nats per token.
+        mean_context: float64 [contexts], mean number of visible tokens of the scored queries.
+        baseline_perplexity: float64 [contexts], float32 dense attention at the same positions.
+        provenance: where it came from.
+        defaults: algorithm -> the knob values a space takes when it names none.
+        checksum: SHA-256 of the content (settings and arrays, not the provenance).
+    """
+
+    name: str
+    phase: str
+    shape: ModelShape
+    contexts: tuple[int, ...]
+    settings: tuple[Setting, ...]
+    counters: FloatArray
+    histograms: FloatArray
+    accuracy: FloatArray
+    window_nll: FloatArray
+    mean_context: FloatArray
+    baseline_perplexity: FloatArray
+    provenance: Provenance
+    defaults: Mapping[str, Mapping[str, KnobValue]]
+    checksum: str
+
+    def counter(self, name: str) -> FloatArray:
+        """One counter, [settings, contexts, layers, kv_heads]."""
+        return self.counters[..., COLUMN[name]]
+
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """Names of the algorithms measured, in order of first appearance."""
+        return tuple(dict.fromkeys(s.algorithm for s in self.settings))
+
+    def rows(self, algorithm: str) -> list[int]:
+        """Row numbers of an algorithm's settings."""
+        return [i for i, s in enumerate(self.settings) if s.algorithm == algorithm]
+
+    def knobs(self, algorithm: str) -> dict[str, list[KnobValue]]:
+        """Knob -> its measured values, ascending (numbers first, then text, then truth values)."""
+        found: dict[str, dict[tuple[int, float | str], KnobValue]] = {}
+        for setting in self.settings:
+            if setting.algorithm == algorithm:
+                for knob, value in setting.knobs.items():
+                    found.setdefault(knob, {})[canonical(value)] = value
+        return {knob: [values[k] for k in sorted(values, key=_order)] for knob, values in found.items()}
+
+    def context_index(self, context: int) -> int:
+        """Position of a context bucket; BadInput when it was not measured."""
+        if context not in self.contexts:
+            have = list(self.contexts)
+            raise BadInput(f"context {context}: profile {self.name!r} does not hold it; it holds {have}")
+        return self.contexts.index(context)
+
+
+def canonical(value: KnobValue) -> tuple[int, float | str]:
+    """Identity of a knob value: 1 and 1.0 are one value, True and "1" are others."""
+    if isinstance(value, bool):
+        return (2, float(value))
+    if isinstance(value, int | float):
+        return (0, float(value))
+    return (1, value)
+
+
+def _order(key: tuple[int, float | str]) -> tuple[int, float, str]:
+    kind, value = key
+    return (kind, 0.0, value) if isinstance(value, str) else (kind, value, "")
+
+
+def setting_key(algorithm: str, knobs: Mapping[str, KnobValue]) -> tuple[Any, ...]:
+    """Hashable identity of a setting, independent of knob order and of 1 against 1.0."""
+    return (algorithm, *((name, canonical(knobs[name])) for name in sorted(knobs)))
+
+
+def build_profile(
+    *,
+    name: str,
+    phase: str,
+    shape: ModelShape,
+    contexts: Sequence[int],
+    settings: Sequence[Setting],
+    counters: npt.ArrayLike,
+    histograms: npt.ArrayLike,
+    accuracy: npt.ArrayLike,
+    window_nll: npt.ArrayLike,
+    mean_context: npt.ArrayLike,
+    baseline_perplexity: npt.ArrayLike,
+    provenance: Provenance,
+    defaults: Mapping[str, Mapping[str, KnobValue]],
+) -> Profile:
+    """A checked `Profile` with its checksum; shapes as in `Profile`.
+
+    Raises:
+        BadInput: an invariant does not hold; the message names the field.
+    """
+    profile = Profile(
+        name=name,
+        phase=phase,
+        shape=shape,
+        contexts=tuple(contexts),
+        settings=tuple(settings),
+        counters=_plain(counters, np.float32),
+        histograms=_plain(histograms, np.float32),
+        accuracy=_plain(accuracy, np.float64),
+        window_nll=_plain(window_nll, np.float64),
+        mean_context=_plain(mean_context, np.float64),
+        baseline_perplexity=_plain(baseline_perplexity, np.float64),
+        provenance=provenance,
+        defaults={a: dict(k) for a, k in defaults.items()},
+        checksum="",
+    )
+    check_profile(profile)
+    return replace(profile, checksum=profile_checksum(profile))
+
+
+def _plain(array: npt.ArrayLike, dtype: type[np.floating[Any]]) -> FloatArray:
+    """A C-ordered copy without negative zeros or NaN payloads, so that equal content has equal bytes."""
+    out: FloatArray = np.array(array, dtype=dtype, order="C") + dtype(0)
+    out[np.isnan(out)] = np.nan
+    return out
+
+
+def rounded(profile: Profile, bits: int = 12) -> Profile:
+    """The same profile with counters and histograms kept to `bits` mantissa bits.
+
+    The relative error is at most 2**-(bits+1). Trailing zero bits are what makes the compressed file small;
+    12 bits are far below the sampling error of any counter. Accuracy is left alone.
+    """
+    if not 1 <= bits <= 23:
+        raise BadInput(f"mantissa bits: {bits}; a float32 has 1 to 23")
+    return build_profile(
+        **{
+            **{f: getattr(profile, f) for f in profile.__dataclass_fields__ if f != "checksum"},
+            "counters": _round_mantissa(profile.counters, bits),
+            "histograms": _round_mantissa(profile.histograms, bits),
+        }
+    )
+
+
+def _round_mantissa(array: FloatArray, bits: int) -> FloatArray:
+    mantissa, exponent = np.frexp(array)
+    scale = np.float32(2.0 ** (bits + 1))
+    out: FloatArray = np.ldexp(np.round(mantissa * scale) / scale, exponent)
+    return out
+
+
+def profile_checksum(profile: Profile) -> str:
+    """SHA-256 over what a price or an accuracy can depend on; the same on every machine."""
+    digest = hashlib.sha256()
+    content = {
+        "schema": SCHEMA_VERSION,
+        "name": profile.name,
+        "phase": profile.phase,
+        "shape": asdict(profile.shape),
+        "contexts": profile.contexts,
+        "settings": [asdict(s) for s in profile.settings],
+        "defaults": profile.defaults,
+        "counters": counter_columns(),
+        "accuracy": ACCURACY,
+    }
+    digest.update(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+    for array in arrays_of(profile).values():
+        digest.update(str(array.shape).encode())
+        digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+    return digest.hexdigest()
+
+
+def arrays_of(profile: Profile) -> dict[str, FloatArray]:
+    """The arrays of a profile by field name, in a fixed order."""
+    names = ("counters", "histograms", "accuracy", "window_nll", "mean_context", "baseline_perplexity")
+    return {name: getattr(profile, name) for name in names}
+
+
+def check_profile(profile: Profile) -> None:
+    """Raise BadInput (``field: what; what would be right``) where an invariant of the schema is broken."""
+    _check_identity(profile)
+    for setting in profile.settings:
+        _check_form(setting)
+    _check_knobs(profile)
+    _check_arrays(profile)
+
+
+def _check_identity(profile: Profile) -> None:
+    if not profile.name or not all(c.isalnum() or c in "-_." for c in profile.name):
+        raise BadInput(f"name: {profile.name!r}; use letters, digits, '-', '_' and '.'")
+    if profile.phase not in PHASES:
+        raise BadInput(f"phase: {profile.phase!r}; valid: {', '.join(PHASES)}")
+    s = profile.shape
+    for field_name, value in asdict(s).items():
+        if value < (0 if field_name.endswith("_parameters") else 1):
+            raise BadInput(f"shape.{field_name}: {value}; must be positive")
+    if s.query_heads % s.kv_heads:
+        raise BadInput(f"shape.query_heads: {s.query_heads}; must be a multiple of kv_heads = {s.kv_heads}")
+    contexts = profile.contexts
+    if not contexts or any(c < 1 for c in contexts) or list(contexts) != sorted(set(contexts)):
+        raise BadInput(f"contexts: {list(contexts)}; must be positive, distinct and ascending")
+    if not profile.settings:
+        raise BadInput("settings: none; a profile holds at least one")
+
+
+def _check_form(setting: Setting) -> None:
+    form, where = setting.form, f"setting {setting.key}: form"
+    if not 1 <= len(form.k_chunk_bits) <= MAX_CHUNKS or any(b < 1 for b in form.k_chunk_bits):
+        raise BadInput(
+            f"{where}.k_chunk_bits: {form.k_chunk_bits}; must be 1 to {MAX_CHUNKS} positive widths"
+        )
+    if min(form.v_bits, form.q_bits) < 1 or max(form.k_bits, form.v_bits, form.q_bits) > 32:
+        raise BadInput(f"{where}: K, V and Q widths must be 1 to 32 bits")
+    if form.k_scale_bits < 0 or form.v_scale_bits < 0:
+        raise BadInput(f"{where}: scale bits must not be negative")
+    if form.v_after not in V_AFTER:
+        raise BadInput(f"{where}.v_after: {form.v_after!r}; valid: {', '.join(V_AFTER)}")
+    if form.chunk_order not in CHUNK_ORDER:
+        raise BadInput(f"{where}.chunk_order: {form.chunk_order!r}; valid: {', '.join(CHUNK_ORDER)}")
+    if form.lag < -1:
+        raise BadInput(f"{where}.lag: {form.lag}; must be -1 (no limit) or a number of tokens")
+
+
+def _check_knobs(profile: Profile) -> None:
+    names: dict[str, frozenset[str]] = {}
+    seen: set[tuple[Any, ...]] = set()
+    for setting in profile.settings:
+        for knob, value in setting.knobs.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise BadInput(f"setting {setting.key}: knob {knob!r} is not finite")
+        have = frozenset(setting.knobs)
+        if names.setdefault(setting.algorithm, have) != have:
+            raise BadInput(
+                f"setting {setting.key}: knobs {sorted(have)}; every setting of one algorithm has the same "
+                f"knobs, here {sorted(names[setting.algorithm])}"
+            )
+        key = setting_key(setting.algorithm, setting.knobs)
+        if key in seen:
+            raise BadInput(f"setting {setting.key}: appears twice; a setting is measured once")
+        seen.add(key)
+    for algorithm, values in profile.defaults.items():
+        if algorithm not in names:
+            raise BadInput(f"defaults.{algorithm}: no setting of this algorithm was measured")
+        unknown = sorted(set(values) - names[algorithm])
+        if unknown:
+            raise BadInput(
+                f"defaults.{algorithm}.{unknown[0]}: not a knob; valid: {sorted(names[algorithm])}"
+            )
+
+
+def _check_arrays(profile: Profile) -> None:
+    s, c = len(profile.settings), len(profile.contexts)
+    grid = (s, c, profile.shape.layers, profile.shape.kv_heads)
+    windows = profile.window_nll.shape[-1] if profile.window_nll.ndim == 3 else 0
+    expected = {
+        "counters": (*grid, len(COLUMN)),
+        "histograms": (*grid, len(HISTOGRAMS), HISTOGRAM_BINS),
+        "accuracy": (s, c, len(ACCURACY)),
+        "window_nll": (s, c, windows),
+        "mean_context": (c,),
+        "baseline_perplexity": (c,),
+    }
+    for name, array in arrays_of(profile).items():
+        if array.shape != expected[name]:
+            raise BadInput(f"{name}: shape {array.shape}; must be {expected[name]}")
+        if np.isinf(array).any():
+            raise BadInput(f"{name}: holds an infinity; not measured is NaN")
+    with np.errstate(invalid="ignore"):
+        if (profile.counters < 0).any():
+            where = np.argwhere(profile.counters < 0)[0]
+            raise BadInput(
+                f"counters: {counter_columns()[where[-1]]} of {profile.settings[where[0]].key} is negative; "
+                "a counter is a mean number of events"
+            )
+        if (profile.histograms < 0).any() or (profile.histograms > 1.001).any():
+            raise BadInput("histograms: outside 0..1; a bin is a fraction")
+        if not (profile.mean_context > 0).all():
+            raise BadInput("mean_context: must be positive, in tokens")

@@ -1,0 +1,341 @@
+"""Profiles on disk: one compressed `.npz` each, read strictly and written atomically.
+
+The file holds a JSON header as bytes (array ``header``) and plain float arrays. Nothing in it is ever
+unpickled. Counters that are zero everywhere are left out and named by their absence from ``columns``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from dse.errors import BadInput, nearest
+from dse.profiles.profile import (
+    Profile,
+    arrays_of,
+    build_profile,
+    check_profile,
+    profile_checksum,
+    setting_key,
+)
+from dse.profiles.schema import (
+    ACCURACY,
+    SCHEMA_VERSION,
+    Form,
+    KnobValue,
+    ModelShape,
+    Provenance,
+    Setting,
+    counter_columns,
+)
+
+MAX_BYTES = 4 << 30
+"""Most unpacked bytes a profile may have; a file that claims more is refused before it is unpacked."""
+
+_DTYPES = {
+    "header": np.uint8,
+    "counters": np.float32,
+    "histograms": np.float32,
+    "accuracy": np.float64,
+    "window_nll": np.float64,
+    "mean_context": np.float64,
+    "baseline_perplexity": np.float64,
+}
+_HEADER = {
+    "schema": int,
+    "name": str,
+    "phase": str,
+    "shape": dict,
+    "contexts": list,
+    "settings": list,
+    "defaults": dict,
+    "provenance": dict,
+    "columns": list,
+    "accuracy": list,
+    "checksum": str,
+}
+
+
+def write_profile(path: Path, profile: Profile) -> None:
+    """Write `profile` to `path` (`.npz`), through a temporary file beside it and a rename.
+
+    Raises:
+        BadInput: the profile breaks an invariant, or the place cannot be written.
+    """
+    check_profile(profile)
+    columns = counter_columns()
+    used = [i for i in range(len(columns)) if profile.counters[..., i].any()]  # NaN counts as used
+    header = {
+        "schema": SCHEMA_VERSION,
+        "name": profile.name,
+        "phase": profile.phase,
+        "shape": asdict(profile.shape),
+        "contexts": list(profile.contexts),
+        "settings": [asdict(s) for s in profile.settings],
+        "defaults": {a: dict(k) for a, k in profile.defaults.items()},
+        "provenance": asdict(profile.provenance),
+        "columns": [columns[i] for i in used],
+        "accuracy": list(ACCURACY),
+        "checksum": profile_checksum(profile),
+    }
+    text = json.dumps(header, allow_nan=False, separators=(",", ":")).encode()
+    arrays: dict[str, Any] = {"header": np.frombuffer(text, dtype=np.uint8), **arrays_of(profile)}
+    # Column by column: values of one counter resemble each other, which compresses better.
+    arrays["counters"] = np.ascontiguousarray(np.moveaxis(profile.counters[..., used], -1, 0))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as error:
+        raise BadInput(f"{path}: cannot write here: {error.strerror}; choose another file") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez_compressed(file, **arrays)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot write: {error.strerror}; choose another file") from None
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def read_profile(path: Path) -> Profile:
+    """The profile in `path`, every invariant checked and its checksum verified.
+
+    Raises:
+        BadInput: no such file, not a profile, truncated, another schema version, or changed by hand.
+    """
+    if not path.is_file():
+        raise BadInput(f"{path}: no such profile; `dse list profiles` shows what is shipped")
+    try:
+        arrays = _read_arrays(path)
+        header = _read_header(arrays.pop("header").tobytes())
+        return _assemble(header, arrays)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError):
+        raise BadInput(
+            f"{path}: not a readable profile (damaged or truncated); measure or fetch it again"
+        ) from None
+
+
+def _read_arrays(path: Path) -> dict[str, Any]:
+    """The arrays of the file, after their declared names, dtypes and sizes have been found acceptable."""
+    with zipfile.ZipFile(path) as archive:
+        names = [member.filename for member in archive.infolist()]
+        wanted = {f"{name}.npy" for name in _DTYPES}
+        if sorted(names) != sorted(wanted):
+            odd = sorted(set(names) ^ wanted) or sorted(names)
+            raise BadInput(f"arrays {odd} are missing or do not belong; a profile holds {sorted(_DTYPES)}")
+        total = 0
+        for name, dtype in _DTYPES.items():
+            with archive.open(f"{name}.npy") as member:
+                version = np.lib.format.read_magic(member)
+                read = (
+                    np.lib.format.read_array_header_1_0
+                    if version == (1, 0)
+                    else np.lib.format.read_array_header_2_0
+                )
+                shape, _, found = read(member)
+            if found != np.dtype(dtype).newbyteorder("<"):
+                raise BadInput(f"{name}: dtype {found}; must be {np.dtype(dtype)}")
+            total += math.prod(shape) * found.itemsize
+        if total > MAX_BYTES:
+            raise BadInput(f"unpacks to {total} bytes; at most {MAX_BYTES} are allowed")
+    with np.load(path, allow_pickle=False) as data:
+        return {name: data[name] for name in _DTYPES}
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise BadInput(f"header: holds {text}; numbers must be finite")
+
+
+def _read_header(text: bytes) -> dict[str, Any]:
+    header = json.loads(text.decode(), parse_constant=_refuse_constant)
+    if not isinstance(header, dict):
+        raise BadInput("header: must be a table")
+    version = header.get("schema")
+    if version != SCHEMA_VERSION:
+        raise BadInput(
+            f"schema: {version!r}; this version of dse reads {SCHEMA_VERSION}: measure the profile again"
+        )
+    _strict(header, _HEADER, "header")
+    if header["accuracy"] != list(ACCURACY):
+        raise BadInput(f"accuracy: columns {header['accuracy']}; must be {list(ACCURACY)}")
+    unknown = [c for c in header["columns"] if c not in counter_columns()]
+    if unknown or len(set(map(str, header["columns"]))) != len(header["columns"]):
+        raise BadInput(f"columns: {unknown or 'duplicates'}; must be distinct counters of the schema")
+    return header
+
+
+def _strict(table: Any, kinds: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """`table` if it has exactly the keys of `kinds`, each of its kind (a bool is not an int)."""
+    if not isinstance(table, dict):
+        raise BadInput(f"{where}: {table!r}; must be a table")
+    for key in table:
+        if key not in kinds:
+            raise BadInput(f"{where}.{key}: unknown key; {nearest(str(key), kinds)}")
+    for key, kind in kinds.items():
+        if key not in table:
+            raise BadInput(f"{where}.{key}: missing")
+        if not isinstance(table[key], kind) or (isinstance(table[key], bool) and kind is not bool):
+            raise BadInput(f"{where}.{key}: {table[key]!r}; must be {kind.__name__}")
+    return table
+
+
+def _integers(values: Any, where: str) -> tuple[int, ...]:
+    if not isinstance(values, list) or any(type(v) is not int for v in values):
+        raise BadInput(f"{where}: {values!r}; must be whole numbers")
+    return tuple(values)
+
+
+def _knobs(table: Any, where: str) -> dict[str, KnobValue]:
+    if not isinstance(table, dict) or any(
+        not isinstance(v, bool | int | float | str) for v in table.values()
+    ):
+        raise BadInput(f"{where}: must be a table of numbers, text or truth values")
+    return dict(table)
+
+
+def _shape(table: Any) -> ModelShape:
+    return ModelShape(**_strict(table, {f.name: int for f in fields(ModelShape)}, "shape"))
+
+
+def _setting(table: Any, where: str) -> Setting:
+    _strict(table, {"algorithm": str, "knobs": dict, "form": dict}, where)
+    kinds = {f.name: int for f in fields(Form)} | {"k_chunk_bits": list, "v_after": str, "chunk_order": str}
+    form = dict(_strict(table["form"], kinds, f"{where}.form"))
+    form["k_chunk_bits"] = _integers(form["k_chunk_bits"], f"{where}.form.k_chunk_bits")
+    return Setting(table["algorithm"], _knobs(table["knobs"], f"{where}.knobs"), Form(**form))
+
+
+def _provenance(table: Any) -> Provenance:
+    kinds = {f.name: str for f in fields(Provenance)} | {"windows": list, "seed": int, "versions": dict}
+    values = dict(_strict(table, kinds, "provenance"))
+    windows = values["windows"]
+    if any(
+        not isinstance(w, list) or len(w) != 2 or type(w[0]) is not str or type(w[1]) is not int
+        for w in windows
+    ):
+        raise BadInput("provenance.windows: must be pairs of a book and its first token")
+    values["windows"] = tuple((book, start) for book, start in windows)
+    if any(not isinstance(v, str) for v in values["versions"].values()):
+        raise BadInput("provenance.versions: must be a table of texts")
+    return Provenance(**values)
+
+
+def _assemble(header: dict[str, Any], arrays: dict[str, Any]) -> Profile:
+    settings = tuple(_setting(s, f"settings[{i}]") for i, s in enumerate(header["settings"]))
+    packed, columns = arrays["counters"], counter_columns()
+    if packed.ndim != 5 or packed.shape[0] != len(header["columns"]):
+        raise BadInput(f"counters: shape {packed.shape}; must have one plane per entry of columns")
+    counters = np.zeros((*packed.shape[1:], len(columns)), dtype=np.float32)
+    for plane, name in zip(packed, header["columns"], strict=True):
+        counters[..., columns.index(name)] = plane
+    profile = build_profile(
+        name=header["name"],
+        phase=header["phase"],
+        shape=_shape(header["shape"]),
+        contexts=_integers(header["contexts"], "contexts"),
+        settings=settings,
+        provenance=_provenance(header["provenance"]),
+        defaults={a: _knobs(k, f"defaults.{a}") for a, k in header["defaults"].items()},
+        **{**arrays, "counters": counters},
+    )
+    if profile.checksum != header["checksum"]:
+        raise BadInput("checksum: does not match the content; the file was changed after it was measured")
+    return profile
+
+
+def shipped_profiles() -> dict[str, Path]:
+    """Name -> file of the profiles that come with the package, sorted by name."""
+    folder = Path(str(resources.files("dse.profiles"))) / "data"
+    return {path.stem: path for path in sorted(folder.glob("*.npz"))}
+
+
+def load_profile(name_or_path: str | Path) -> Profile:
+    """A shipped profile by name, or any profile by path (anything with a slash or the suffix `.npz`)."""
+    text = str(name_or_path)
+    if isinstance(name_or_path, Path) or os.sep in text or "/" in text or text.endswith(".npz"):
+        return read_profile(Path(name_or_path))
+    shipped = shipped_profiles()
+    if text not in shipped:
+        raise BadInput(
+            f"profile {text!r}: not shipped; {nearest(text, shipped)}; a file is named by its path"
+        )
+    return read_profile(shipped[text])
+
+
+def merge_profiles(a: Profile, b: Profile) -> Profile:
+    """The settings of `a` followed by those of `b` that `a` does not have.
+
+    Both must have measured the same model on the same text and windows, else numbers would not compare.
+
+    Raises:
+        BadInput: they did not, or they measured one setting differently.
+    """
+    for field in ("name", "phase", "shape", "contexts"):
+        if getattr(a, field) != getattr(b, field):
+            raise BadInput(
+                f"{field}: {getattr(a, field)} and {getattr(b, field)}; merged profiles must agree"
+            )
+    for field in ("model_sha256", "text_sha256", "windows"):
+        if getattr(a.provenance, field) != getattr(b.provenance, field):
+            raise BadInput(f"provenance.{field}: differs; merged profiles measure one model on one text")
+    for field in ("mean_context", "baseline_perplexity"):
+        if not np.array_equal(getattr(a, field), getattr(b, field), equal_nan=True):
+            raise BadInput(f"{field}: differs; merged profiles score the same queries")
+    if a.window_nll.shape[-1] != b.window_nll.shape[-1]:
+        raise BadInput("window_nll: different numbers of windows; merged profiles score the same windows")
+    known = {setting_key(s.algorithm, s.knobs): i for i, s in enumerate(a.settings)}
+    fresh = []
+    for j, setting in enumerate(b.settings):
+        i = known.get(setting_key(setting.algorithm, setting.knobs))
+        if i is None:
+            fresh.append(j)
+            continue
+        same = a.settings[i].form == setting.form and all(
+            np.array_equal(getattr(a, f)[i], getattr(b, f)[j], equal_nan=True)
+            for f in ("counters", "histograms", "accuracy", "window_nll")
+        )
+        if not same:
+            raise BadInput(f"setting {setting.key}: measured twice with different results; keep one of them")
+    for algorithm in set(a.defaults) & set(b.defaults):
+        if dict(a.defaults[algorithm]) != dict(b.defaults[algorithm]):
+            raise BadInput(f"defaults.{algorithm}: differ; merged profiles must agree")
+    rows = {f: np.concatenate([getattr(a, f), getattr(b, f)[fresh]]) for f in list(arrays_of(a))[:4]}
+    first, second = a.provenance, b.provenance
+    return build_profile(
+        name=a.name,
+        phase=a.phase,
+        shape=a.shape,
+        contexts=a.contexts,
+        settings=(*a.settings, *(b.settings[j] for j in fresh)),
+        mean_context=a.mean_context,
+        baseline_perplexity=a.baseline_perplexity,
+        provenance=Provenance(
+            **{
+                **{f.name: getattr(first, f.name) for f in fields(Provenance)},
+                "command": _joined(first.command, second.command),
+                "notes": _joined(first.notes, second.notes),
+                "versions": {**second.versions, **first.versions},
+            }
+        ),
+        defaults={**b.defaults, **a.defaults},
+        **rows,
+    )
+
+
+def _joined(a: str, b: str) -> str:
+    lines = dict.fromkeys(line for text in (a, b) for line in text.splitlines() if line)
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Searching a space: the exhaustive sweep and its exact front."""

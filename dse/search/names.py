@@ -1,0 +1,21 @@
+"""Names of the metrics a space may minimise, maximise or constrain, and where each comes from."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dse.profiles.schema import ACCURACY
+
+PRICED: Final = (
+    "latency_s", "floor_s", "energy_j", "dram_bytes", "area_mm2", "power_w", "power_chip_w",
+)  # fmt: skip
+"""Computed by `dse.cost.price`, attention of one step."""
+
+DERIVED: Final = (
+    "speedup", "speedup_same_hardware", "speedup_best_dense", "speedup_end_to_end", "attention_share",
+    "energy_saving", "dram_reduction",
+)  # fmt: skip
+"""Computed here from prices, the baseline and dense attention."""
+
+METRICS: Final = (*DERIVED, *ACCURACY, *PRICED)
+"""Every numeric metric of a point, in the order of `front.csv`."""

@@ -1,0 +1,213 @@
+"""`Space`: what is explored, as values; its TOML form, its digest and its size."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from dse.errors import BadInput
+from dse.hardware.parameters import PARAMETERS, HardwareValue
+from dse.profiles.lookup import Resolution, Selection, resolve, select
+from dse.profiles.profile import Profile
+from dse.profiles.schema import KnobValue
+
+SCHEMA = 1
+"""Version of the space's TOML form."""
+
+DENSE = "dense"
+"""The algorithm every other one is compared with."""
+
+KnobAxes = Mapping[str, tuple[KnobValue, ...]]
+HardwareAxes = Mapping[str, tuple[HardwareValue, ...]]
+
+
+@dataclass(frozen=True)
+class WorkloadSpec:
+    """What is run: the profile (name or path), phase, context bucket, sequences per batch, shared fetches."""
+
+    profile: str
+    phase: str = "decode"
+    context: int = 1024
+    batch: int = 1
+    grouped: bool = True
+    profile_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class AlgorithmSpec:
+    """Knob axes of one algorithm; `skip` drops combinations that were not measured."""
+
+    knobs: KnobAxes
+    skip: bool = False
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The one point all speedups refer to: a knob setting on a complete design."""
+
+    algorithm: str
+    knobs: Mapping[str, KnobValue]
+    hardware: Mapping[str, HardwareValue]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one metric, inclusive."""
+
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Space:
+    """A resolved space: every knob and every hardware parameter has its values.
+
+    Attributes:
+        hardware: every parameter -> its values (one value: not swept).
+        hardware_for: algorithm -> parameters whose values differ for it.
+        objectives: metric -> True where it is maximised, in the order written (maximised ones first).
+        reference: metric -> worst value the hypervolume counts from, where the user fixed one.
+        components: component constants that replace the shipped ones.
+        notes: what was filled in, one line each.
+        overridden: whether ``--set`` changed the file.
+        table: the profile; None where a space was only read back, which then cannot be sized or swept.
+    """
+
+    name: str
+    description: str
+    workload: WorkloadSpec
+    algorithms: Mapping[str, AlgorithmSpec]
+    base: str
+    hardware: HardwareAxes
+    objectives: Mapping[str, bool]
+    constraints: Mapping[str, Limits]
+    baseline: Baseline
+    hardware_for: Mapping[str, HardwareAxes] = field(default_factory=dict)
+    reference: Mapping[str, float] = field(default_factory=dict)
+    components: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    overridden: bool = False
+    table: Profile | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def profile(self) -> Profile:
+        """The profile the space refers to."""
+        if self.table is None:
+            raise BadInput(f"space {self.name!r}: was read without its profile; load it with load_space")
+        return self.table
+
+    def axes(self, algorithm: str) -> dict[str, tuple[HardwareValue, ...]]:
+        """Every hardware parameter -> its values for an algorithm."""
+        return {**self.hardware, **self.hardware_for.get(algorithm, {})}
+
+    def designs(self, algorithm: str) -> int:
+        """Number of designs an algorithm is priced on."""
+        return math.prod(len(v) for v in self.axes(algorithm).values())
+
+    @cached_property
+    def resolutions(self) -> dict[str, Resolution]:
+        """Algorithm -> its knob settings with the profile rows each comes from."""
+        return {
+            name: resolve(
+                self.profile, name, spec.knobs, self.workload.context, defaults={}, skip_unmeasured=spec.skip
+            )
+            for name, spec in self.algorithms.items()
+        }
+
+    def baseline_rows(self) -> Selection:
+        """The baseline's profile row."""
+        knobs = {knob: [value] for knob, value in self.baseline.knobs.items()}
+        return select(self.profile, self.baseline.algorithm, knobs, self.workload.context, defaults={})
+
+    @cached_property
+    def size(self) -> int:
+        """Number of points."""
+        return sum(len(r.sources) * self.designs(name) for name, r in self.resolutions.items())
+
+    def digest(self) -> str:
+        """SHA-256 of everything that decides the result; name, description and notes do not."""
+        plain = self.plain()
+        for key in ("name", "description"):
+            plain.pop(key, None)
+        plain["hardware"].pop("base")
+        plain["workload"].pop("profile")  # its checksum stands for it
+        text = json.dumps(_numbers(plain), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def plain(self) -> dict[str, Any]:
+        """The space as the table that its TOML form holds; loading it gives an equal space."""
+        w = self.workload
+        objectives: dict[str, Any] = {
+            "maximize": [m for m, up in self.objectives.items() if up],
+            "minimize": [m for m, up in self.objectives.items() if not up],
+        }
+        if self.reference:
+            objectives["reference"] = dict(self.reference)
+        hardware: dict[str, Any] = {"base": self.base}
+        hardware |= {name: _short(self.hardware[name]) for name in PARAMETERS}
+        if self.hardware_for:
+            hardware["for"] = {a: {k: _short(v) for k, v in x.items()} for a, x in self.hardware_for.items()}
+        table: dict[str, Any] = {
+            "schema": SCHEMA,
+            "name": self.name,
+            "description": self.description,
+            "workload": {
+                "profile": w.profile,
+                "profile_sha256": w.profile_sha256,
+                "phase": w.phase,
+                "context": w.context,
+                "batch": w.batch,
+                "grouped": w.grouped,
+            },
+            "algorithms": {
+                name: {
+                    **({"unmeasured": "skip"} if spec.skip else {}),
+                    **{knob: list(values) for knob, values in spec.knobs.items()},
+                }
+                for name, spec in self.algorithms.items()
+            },
+            "hardware": hardware,
+            "objectives": objectives,
+            "constraints": {
+                metric: {k: v for k, v in (("min", x.low), ("max", x.high)) if v is not None}
+                for metric, x in self.constraints.items()
+            },
+            "baseline": {
+                "algorithm": self.baseline.algorithm,
+                **self.baseline.knobs,
+                "hardware": dict(self.baseline.hardware),
+            },
+        }
+        if self.components:
+            table["components"] = dict(self.components)
+        return table
+
+    def to_toml(self) -> str:
+        """The resolved space as TOML, its notes as comments on top."""
+        import tomli_w
+
+        return "".join(f"# {note}\n" for note in self.notes) + tomli_w.dumps(self.plain())
+
+    def without_profile(self) -> Space:
+        """The same space, its profile left out (small to send or keep)."""
+        return replace(self, table=None)
+
+
+def _short(values: tuple[HardwareValue, ...]) -> Any:
+    return values[0] if len(values) == 1 else list(values)
+
+
+def _numbers(value: Any) -> Any:
+    """Numbers as floats, so that 12 and 12.0 have one digest."""
+    if isinstance(value, dict):
+        return {k: _numbers(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_numbers(v) for v in value]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value

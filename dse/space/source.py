@@ -1,0 +1,149 @@
+"""Where a space comes from: its text, its overrides, and the place of each key for error messages."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dse.errors import BadInput, nearest
+
+_KEY = r'(?:[A-Za-z0-9_-]+|"[^"]*"|\'[^\']*\')'
+_DOTTED = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
+_HEADER = re.compile(rf"^\s*\[\s*({_DOTTED})\s*\]")
+_ASSIGNMENT = re.compile(rf"^\s*({_DOTTED})\s*=")
+_WORD = re.compile(r"^[A-Za-z0-9_+./-]+$")
+
+
+def _keys(dotted: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip("\"'") for part in re.findall(_KEY, dotted))
+
+
+@dataclass(frozen=True)
+class Place:
+    """A key of a space, able to say where it stands.
+
+    Attributes:
+        file: what to call the source in messages.
+        lines: dotted path -> line number of the keys that were found in the text.
+        overridden: dotted paths given with ``--set``.
+        path: the key.
+    """
+
+    file: str
+    lines: Mapping[tuple[str, ...], int] = field(default_factory=dict)
+    overridden: frozenset[tuple[str, ...]] = frozenset()
+    path: tuple[str, ...] = ()
+
+    def __truediv__(self, key: str) -> Place:
+        return Place(self.file, self.lines, self.overridden, (*self.path, key))
+
+    def at(self, dotted: str) -> Place:
+        """The place of a dotted path from the top."""
+        return Place(self.file, self.lines, self.overridden, tuple(dotted.split(".")))
+
+    @property
+    def by_override(self) -> bool:
+        """Whether the value, or a table around it, was given with ``--set``."""
+        return any(self.path[: len(p)] == p for p in self.overridden)
+
+    def error(self, message: str) -> BadInput:
+        """``file:line: a.b.c: message``; ``--set a.b.c: message`` for an override."""
+        dotted = ".".join(self.path)
+        if self.by_override and self.path:
+            return BadInput(f"--set {dotted}: {message}")
+        line = next(
+            (self.lines[self.path[:n]] for n in range(len(self.path), 0, -1) if self.path[:n] in self.lines),
+            None,
+        )
+        where = self.file if line is None else f"{self.file}:{line}"
+        return BadInput(f"{where}: {dotted}: {message}" if dotted else f"{where}: {message}")
+
+    def table(self, value: Any, valid: Sequence[str] | None = None) -> dict[str, Any]:
+        """`value` if it is a table whose keys are all valid."""
+        if not isinstance(value, dict):
+            raise self.error(f"found {value!r}; must be a table")
+        for key in value:
+            if valid is not None and key not in valid:
+                raise (self / key).error(f"unknown key; {nearest(key, valid)}")
+        return value
+
+
+def key_lines(text: str) -> dict[tuple[str, ...], int]:
+    """Line number (from 1) of every key and table header that starts a line."""
+    lines: dict[tuple[str, ...], int] = {}
+    table: tuple[str, ...] = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := _HEADER.match(line):
+            table = _keys(header[1])
+            lines.setdefault(table, number)
+        elif assignment := _ASSIGNMENT.match(line):
+            lines.setdefault((*table, *_keys(assignment[1])), number)
+    return lines
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, or BadInput."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise BadInput(
+            f"{path}: no such file; give a space's TOML file or the name of a shipped space"
+        ) from None
+    except IsADirectoryError:
+        raise BadInput(f"{path}: is a directory; give a space's TOML file") from None
+    except UnicodeDecodeError:
+        raise BadInput(f"{path}: is not text; give a space's TOML file in UTF-8") from None
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def parse(file: str, text: str) -> tuple[dict[str, Any], Place]:
+    """The table in a TOML text and the place of its keys."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{file}: not TOML: {error}") from None
+    return table, Place(file, key_lines(text))
+
+
+def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
+    """``a.b.c=value`` as path and value; a bare word is a string."""
+    dotted, equals, written = text.partition("=")
+    if not equals or not re.fullmatch(_DOTTED, dotted.strip()):
+        raise BadInput(f"--set {text}: must be a dotted key, '=' and a value, such as hardware.lanes=16")
+    written = written.strip()
+    try:
+        parsed = tomllib.loads(f"value = {written}")
+    except tomllib.TOMLDecodeError:
+        if not _WORD.match(written):
+            raise BadInput(f"--set {text}: {written!r} is not a TOML value; text goes in quotes") from None
+        return _keys(dotted), written
+    if list(parsed) != ["value"]:
+        raise BadInput(f"--set {text}: must be one value")
+    return _keys(dotted), parsed["value"]
+
+
+def apply_overrides(
+    table: dict[str, Any], place: Place, overrides: Sequence[str]
+) -> tuple[dict[str, Any], Place]:
+    """A copy of `table` with every override applied, in order."""
+    paths = []
+    for text in overrides:
+        path, value = parse_override(text)
+        table = _put(table, path, value, text)
+        paths.append(path)
+    return table, Place(place.file, place.lines, frozenset(paths), place.path)
+
+
+def _put(table: dict[str, Any], path: tuple[str, ...], value: Any, text: str) -> dict[str, Any]:
+    key, *rest = path
+    if not rest:
+        return {**table, key: value}
+    inner = table.get(key, {})
+    if not isinstance(inner, dict):
+        raise BadInput(f"--set {text}: {key} is not a table")
+    return {**table, key: _put(inner, tuple(rest), value, text)}

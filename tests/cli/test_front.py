@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import Dse
+
+RUN = "results/tiny"
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_the_table_shows_what_nothing_dominates(dse: Dse, swept: Path) -> None:
+    answer = dse("front", RUN, cwd=swept)
+    on_front = [row for row in rows((swept / RUN / "front.csv").read_text()) if row["on_front"] == "True"]
+    body = [line for line in answer.stdout.splitlines()[2:] if not line.startswith(("knobs:", "*"))]
+    assert len(body) == len(on_front)
+    assert [line.split()[0] for line in body].count("dense") == sum(
+        r["algorithm"] == "dense" for r in on_front
+    )
+
+
+@pytest.mark.parametrize("columns", [64, 80, 100, 140, 250])
+def test_no_line_is_wider_than_the_window(dse: Dse, swept: Path, columns: int) -> None:
+    answer = dse("front", RUN, "--all", "--rows", 0, cwd=swept, columns=columns)
+    table = [line for line in answer.stdout.splitlines() if not line.startswith(("knobs:", "*"))]
+    assert max(map(len, table)) <= columns
+
+
+def test_csv_holds_every_column_and_json_the_same_rows(dse: Dse, swept: Path) -> None:
+    full = rows((swept / RUN / "front.csv").read_text())
+    as_csv = rows(dse("front", RUN, "--format", "csv", "--all", cwd=swept).stdout)
+    as_json = dse("front", RUN, "--json", "--all", cwd=swept).json
+    assert sorted(r["point"] for r in as_csv) == sorted(r["point"] for r in full)
+    assert list(as_csv[0]) == list(full[0])
+    assert [r["point"] for r in as_json] == [r["point"] for r in as_csv]
+    assert "spatten.keep" not in next(r for r in as_json if r["algorithm"] == "dense")
+    assert as_json[0]["speedup"] == float(as_csv[0]["speedup"])
+
+
+def test_points_that_nothing_dominates_come_first(dse: Dse, swept: Path) -> None:
+    flags = [r["on_front"] for r in dse("front", RUN, "--json", "--all", cwd=swept).json]
+    assert flags == sorted(flags, reverse=True)
+    assert True in flags
+
+
+def test_columns_sorting_algorithms_and_row_limits(dse: Dse, swept: Path) -> None:
+    answer = dse("front", RUN, "--format", "csv", "--all", "--algorithm", "dense", "--sort", "-speedup",
+                 "--columns", "algorithm,speedup", "--rows", 2, cwd=swept)  # fmt: skip
+    found = rows(answer.stdout)
+    assert [list(r) for r in found] == [["algorithm", "speedup"]] * 2
+    assert {r["algorithm"] for r in found} == {"dense"}
+    assert float(found[0]["speedup"]) > float(found[1]["speedup"])
+
+
+def test_a_long_front_is_thinned_and_says_so(dse: Dse, swept: Path) -> None:
+    answer = dse("front", RUN, "--rows", 3, cwd=swept)
+    assert "3 of " in answer.stderr
+    assert "--rows 0 shows all" in answer.stderr
+
+
+@pytest.mark.parametrize(("name", "start"), [("a.csv", "point,"), ("a.json", "["), ("a.txt", "algorithm")])
+def test_a_file_by_its_suffix(dse: Dse, swept: Path, tmp_path: Path, name: str, start: str) -> None:
+    answer = dse("front", RUN, "-o", tmp_path / name, cwd=swept)
+    assert answer.stdout == ""
+    assert (tmp_path / name).read_text().startswith(start)
+    if name.endswith("json"):
+        assert json.loads((tmp_path / name).read_text())
+
+
+def test_colour_only_on_request(dse: Dse, swept: Path) -> None:
+    assert "\x1b" not in dse("front", RUN, cwd=swept).stdout
+    assert "\x1b[1m" in dse("front", RUN, cwd=swept, colour=True).stdout

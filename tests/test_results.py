@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from profiles.synthetic import profile
+from search.brute import price
+
+from dse import results
+from dse.errors import BadInput
+from dse.results import check_directory, default_output, existing_run, front_csv, read_run, write_run
+from dse.search.sweep import SweepResult, sweep
+from dse.space import load_space
+
+PROFILE = profile()
+TABLE: dict[str, Any] = {
+    "schema": 1,
+    "name": "small",
+    "workload": {"profile": "tiny", "context": 128},
+    "algorithms": {"alpha": {"threshold": "all", "chunks": ["12"]}, "beta": {"keep": "all"}},
+    "hardware": {"base": "topick", "lanes": [4, 8], "layout": ["planes", "token-major"]},
+}
+
+
+def small(*overrides: str) -> SweepResult:
+    return sweep(load_space(TABLE, overrides, profile=PROFILE), pricer=price)
+
+
+RESULT = small()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    write_run(tmp_path / "run", RESULT)
+    return tmp_path / "run"
+
+
+def test_round_trip(run: Path) -> None:
+    back = read_run(run)
+    assert back.info == RESULT.info
+    assert back.space.plain() == RESULT.space.plain()
+    assert sorted(p.name for p in run.iterdir()) == ["front.csv", "run.json", "space.toml"]
+    assert list(back.front.columns) == list(RESULT.front.columns)
+    assert back.front["point"].tolist() == RESULT.front["point"].tolist()
+    assert back.front["on_front"].dtype == bool
+    for column in RESULT.front.select_dtypes("number").columns:
+        assert back.front[column].astype(float).equals(RESULT.front[column].astype(float)), column
+    # A text that looks like a number stays text, an empty cell is missing.
+    chunks = back.front["alpha.chunks"]
+    assert set(chunks.dropna()) == {"12"}
+    assert chunks.isna().sum() == (back.front["algorithm"] != "alpha").sum()
+    text = (run / "front.csv").read_text().splitlines()
+    column = text[0].split(",").index("dense.k_bits")
+    assert {line.split(",")[column] for line in text[1:]} <= {"", "4", "8", "12"}
+
+
+def test_a_complete_run_is_shown_again_and_can_be_replaced(run: Path) -> None:
+    space = RESULT.space
+    again = existing_run(run, space)
+    assert again is not None
+    assert again.info == RESULT.info
+    before = (run / "front.csv").read_bytes()
+    (run / "front.png").write_bytes(b"png")
+    write_run(run, small())
+    assert (run / "front.csv").read_bytes() == before
+    assert (run / "front.png").exists()
+
+
+def test_a_run_by_another_version_is_not_shown_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "_version", lambda: "99")
+    assert existing_run(run, RESULT.space) is None
+
+
+def test_another_spaces_run_is_never_touched(run: Path) -> None:
+    other = small("workload.batch=2")
+    before = {p.name: p.read_bytes() for p in run.iterdir()}
+    for action in (lambda: existing_run(run, other.space), lambda: write_run(run, other)):
+        with pytest.raises(BadInput, match=r"holds a run of another space .* nothing was overwritten"):
+            action()
+    assert {p.name: p.read_bytes() for p in run.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "run.json", "front.csv"])
+def test_a_foreign_directory_is_never_touched(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(BadInput, match="and no run; nothing was overwritten"):
+        write_run(tmp_path, RESULT)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_foreign_space_file_is_never_touched(tmp_path: Path) -> None:
+    (tmp_path / "space.toml").write_text("colour = 3\n")
+    with pytest.raises(BadInput, match=r"colour: unknown key.*nothing was overwritten"):
+        write_run(tmp_path, RESULT)
+
+
+def test_an_interrupted_run_may_be_finished(run: Path) -> None:
+    (run / "run.json").unlink()
+    assert existing_run(run, RESULT.space) is None
+    with pytest.raises(BadInput, match=r"not a complete run \(run.json is missing\)"):
+        read_run(run)
+    write_run(run, RESULT)
+    assert existing_run(run, RESULT.space) is not None
+
+
+def test_a_damaged_run_of_the_same_space_may_be_replaced(run: Path) -> None:
+    (run / "front.csv").write_text("point\n")
+    assert existing_run(run, RESULT.space) is None
+    write_run(run, RESULT)
+    assert existing_run(run, RESULT.space) is not None
+
+
+def test_empty_and_hidden_content_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / ".DS_Store").write_text("x")
+    assert existing_run(tmp_path, RESULT.space) is None
+    write_run(tmp_path, RESULT)
+
+
+def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(BadInput, match="is not a directory"):
+        check_directory(tmp_path / "file", RESULT.space)
+    with pytest.raises(BadInput, match="is not a directory"):
+        check_directory(tmp_path / "file" / "deep" / "run", RESULT.space)
+
+
+def test_a_directory_without_write_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(BadInput, match="is not writable"):
+        check_directory(tmp_path, RESULT.space)
+    with pytest.raises(BadInput, match="cannot be created"):
+        check_directory(tmp_path / "new", RESULT.space)
+
+
+def test_a_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(BadInput, match="cannot write: No space left on device"):
+        write_run(tmp_path / "run", RESULT)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def _info(run: Path, **changes: Any) -> None:
+    info = json.loads((run / "run.json").read_text()) | changes
+    (run / "run.json").write_text(json.dumps({k: v for k, v in info.items() if v is not ...}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"points": ...}, "run.json: points: missing"),
+        ({"points": "many"}, "run.json: points: found 'many'; must be int"),
+        ({"status": "done"}, "run.json: status: found 'done'"),
+        ({"front": 0}, "run.json: front: 0, but front.csv has"),
+        ({"space_digest": "0"}, "run.json: space_digest: does not match space.toml"),
+        ({"hypervolume": float("nan")}, "run.json: is not JSON"),
+    ],
+)
+def test_a_strange_record_is_refused(run: Path, changes: dict[str, Any], message: str) -> None:
+    _info(run, **changes)
+    with pytest.raises(BadInput) as caught:
+        read_run(run)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("run.json", "{", "[", "run.json: is not JSON"),
+        ("front.csv", "on_front", "onfront", "front.csv: column 'on_front' is missing"),
+        ("front.csv", "True", "yes", "front.csv: on_front: holds what does not belong there"),
+        ("front.csv", ",4,", ",four,", "holds what does not belong there"),
+        ("front.csv", "\n", "\n1,2,3\n", "front.csv"),
+        ("space.toml", "schema = 1", "schema = ", "not TOML"),
+        ("space.toml", "batch = 1", "batch = 3", "space_digest: does not match"),
+    ],
+)
+def test_changed_files_are_refused(run: Path, name: str, old: str, new: str, message: str) -> None:
+    path = run / name
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(BadInput) as caught:
+        read_run(run)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_such_run(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no such run"):
+        read_run(tmp_path / "none")
+    with pytest.raises(BadInput, match=r"space\.toml is missing"):
+        read_run(tmp_path)
+
+
+def test_the_default_place_tells_changed_spaces_apart() -> None:
+    assert default_output(RESULT.space) == Path("results/small")
+    changed = load_space(TABLE, ["workload.batch=2"], profile=PROFILE)
+    assert default_output(changed) == Path(f"results/small-{changed.digest()[:8]}")
+
+
+def test_csv_keeps_every_digit() -> None:
+    table = pd.DataFrame({"point": ["1e5"], "alpha.x": [1 / 3], "alpha.n": [3.0], "speedup": [0.1 + 0.2]})
+    assert front_csv(table) == "point,alpha.x,alpha.n,speedup\n1e5,0.3333333333333333,3,0.30000000000000004\n"
