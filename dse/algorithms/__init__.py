@@ -9,13 +9,28 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import entry_points
 
+from dse.algorithms.a3 import A3
 from dse.algorithms.contract import Algorithm
 from dse.algorithms.dense import Dense
+from dse.algorithms.mnnfast import MnnFast
+from dse.algorithms.pages import Quest
+from dse.algorithms.references import OracleThreshold, OracleTopK, SlidingWindow
 from dse.algorithms.spatten import SpAtten
 from dse.algorithms.token_picker import TokenPicker
+from dse.algorithms.top_theta import TopTheta as TopTheta  # exported, but see its docstring: not in BUILT_IN
 from dse.errors import BadInput, nearest
 
-BUILT_IN: tuple[type[Algorithm], ...] = (Dense, TokenPicker, SpAtten)
+BUILT_IN: tuple[type[Algorithm], ...] = (
+    Dense,
+    TokenPicker,
+    SpAtten,
+    A3,
+    MnnFast,
+    Quest,
+    OracleTopK,
+    OracleThreshold,
+    SlidingWindow,
+)
 
 
 @cache

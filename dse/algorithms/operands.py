@@ -59,7 +59,7 @@ def masked_scores(q: FloatArray, k: FloatArray, visible: BoolArray) -> FloatArra
 def weigh(p: FloatArray, v: FloatArray) -> FloatArray:
     """Values [B, H, N, d] summed with weights [B, H, G, T, N]."""
     batch, heads, group, queries, keys = p.shape
-    out = p.reshape(batch, heads, group * queries, keys) @ v
+    out: FloatArray = p.reshape(batch, heads, group * queries, keys) @ v
     return out.reshape(batch, heads, group, queries, -1)
 
 

@@ -64,7 +64,10 @@ class OracleTopK(_Oracle):
     name = "oracle-top-k"
     summary = "oracle: exactly the k largest scores keep their values; finding them is not charged"
     source = "reference; top-k attention (Gupta et al., SustaiNLP 2021)"
-    knobs = (Knob("k", 64, "values every query head keeps; ties go to the more recent token", 1, 1e6), *WIDTHS)
+    knobs = (
+        Knob("k", 64, "values every query head keeps; ties go to the more recent token", 1, 1e6),
+        *WIDTHS,
+    )
 
     def keep(self, scores: FloatArray) -> BoolArray:
         return largest(scores, self.integer("k"))
@@ -77,7 +80,9 @@ class OracleThreshold(_Oracle):
     """Every token whose probability exceeds the threshold; weights are renormalised over them."""
 
     name = "oracle-threshold"
-    summary = "oracle: tokens of true probability above the threshold keep their values; the test is not charged"
+    summary = (
+        "oracle: tokens of true probability above the threshold keep their values; the test is not charged"
+    )
     source = "reference"
     knobs = (
         Knob("threshold", 1e-3, "probability at or under which a value is dropped", 1e-8, 1.0),

@@ -1,0 +1,215 @@
+"""Top-Theta: an entry is kept if it beats a threshold calibrated so that about k of a row do.
+
+No selection over the row: one comparison per entry with a static threshold per (layer, head, length). On
+logits (``placement = "pre"``) the value is known as soon as the score is; on probabilities (``"post"``) the row
+must be finished first, and weights are not renormalised. Rows of at most k entries stay dense; layers 0 and 1
+have a target of their own. Two compensations:
+
+- `sdc`, softmax denominator, on logits only: the sum over dropped entries that the denominator lacks, exact,
+  bounded by their number times exp(threshold) (scaled by `gamma`, or by a fitted gamma), or from calibration:
+  the mean of the sum relative to the row's largest score, or the median of the logarithm of the sum itself;
+- `vmc`, mean value: the weight that is missing from 1 goes to the mean of all visible values.
+
+Source: Berestizshevsky, Andri, Cavigelli, "Top-Theta Attention" (arXiv 2502.08363; abstract and published
+code). Ours: the largest entry of a row always stays (no other entry is protected), the fitted gamma, the
+logarithmic table, and counting dropped entries among visible ones only. Counted here: thresholds and tables
+are read from chip, and so are the running sums of V (d accumulators per KV head), which no fetch is charged for.
+
+This algorithm is not in the registry: it needs `Thresholds` from calibration text, which measurements do not
+make yet. Construct it with them: ``TopTheta(knobs, thresholds=...)``, see `dse.algorithms.thresholds`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dse.algorithms.contract import Algorithm, Attended, Call, FloatArray, Knob
+from dse.algorithms.operands import (
+    WIDTHS,
+    exponentials,
+    masked_scores,
+    operands,
+    pair_count,
+    per_head,
+    row_count,
+    weigh,
+)
+from dse.algorithms.thresholds import PLACEMENTS, SPARED_LAYERS, IntArray, Thresholds, above, targets
+from dse.errors import BadInput
+from dse.profiles.schema import Form
+
+COMPENSATIONS = ("none", "exact", "exp-threshold", "exp-threshold-fitted", "offline-mean", "offline-log")
+
+SCALAR_OPS = {
+    "none": 0,
+    "exact": 2,  # gamma times the sum, added
+    "exp-threshold": 3,  # ... times the number of dropped entries
+    "exp-threshold-fitted": 3,
+    "offline-mean": 1,  # gamma is in the table
+    "offline-log": 2,  # relative to the largest score, then added
+}
+"""Additions and multiplications per row of every denominator compensation."""
+
+
+HIGHEST = 80.0
+"""Largest exponent taken: exp of it is finite in float32, and the row's weights are then as good as zero."""
+
+
+class TopTheta(Algorithm):
+    """Calibrated thresholds instead of a top-k search."""
+
+    name = "top-theta"
+    summary = "keeps entries above a threshold calibrated per layer, head and length"
+    source = "Berestizshevsky et al., arXiv 2502.08363"
+    knobs = (
+        Knob("k", 128, "entries per row that the thresholds aim at", 1, 1e6),
+        Knob("k0", 512, f"the same in the first {SPARED_LAYERS} layers", 1, 1e6),
+        Knob("placement", "post", "threshold on logits (pre) or probabilities (post)", choices=PLACEMENTS),
+        Knob("sdc", "none", "denominator compensation, with placement = pre only", choices=COMPENSATIONS),
+        Knob("gamma", 1.0, "scale of the compensation of the denominator", 0.0, 10.0),
+        Knob("vmc", True, "give the missing weight to the mean value"),
+        *WIDTHS,
+    )
+
+    def __init__(
+        self,
+        knobs: Mapping[str, object] | None = None,
+        where: str = "",
+        thresholds: Thresholds | None = None,
+    ) -> None:
+        super().__init__(knobs, where)
+        where = where or self.name
+        self.thresholds = thresholds
+        sdc, post = self.text("sdc"), self.text("placement") == "post"
+        if post and sdc != "none":
+            raise BadInput(f"{where}.sdc: {sdc!r} needs placement = 'pre'; probabilities lack no denominator")
+        if not post and sdc == "none" and self.settings["vmc"]:
+            raise BadInput(
+                f"{where}.vmc: no weight is missing with placement = 'pre' and sdc = 'none'; "
+                "set vmc = false or another sdc"
+            )
+        if self.number("gamma") != 1 and sdc in ("none", "exp-threshold-fitted"):
+            raise BadInput(f"{where}.gamma: has no effect with sdc = {sdc!r}; leave it out")
+
+    def form(self) -> Form:
+        return Form(
+            k_chunk_bits=(self.integer("k_bits"),),
+            v_bits=self.integer("v_bits"),
+            q_bits=self.integer("q_bits"),
+            v_after="row" if self.text("placement") == "post" else "token",
+        )
+
+    def calibrated(self, call: Call) -> Thresholds:
+        """The thresholds, if they fit this setting and call; `BadInput` names what is missing."""
+        found, sdc = self.thresholds, self.text("sdc")
+        placement, k, k0 = self.text("placement"), self.integer("k"), self.integer("k0")
+        wanted = f"placement = {placement!r}, k = {k}, k0 = {k0}, {call.layers} layers"
+        if found is None:
+            raise BadInput(
+                f"{self.name}: no thresholds for {wanted}; calibrate them with "
+                "dse.algorithms.thresholds and construct TopTheta with thresholds=..."
+            )
+        if found.placement != placement or found.k != targets(k, k0, call.layers):
+            raise BadInput(
+                f"{self.name}: thresholds are calibrated for placement = {found.placement!r} and "
+                f"{len(found.k)} layers of k = {', '.join(str(x) for x in sorted(set(found.k)))}; wanted {wanted}"
+            )
+        heads, group = call.first_head + call.q.shape[1], call.q.shape[2]
+        if heads > found.theta.shape[1] or group != found.theta.shape[2]:
+            raise BadInput(
+                f"{self.name}: thresholds are calibrated for {found.theta.shape[1]} KV heads of "
+                f"{found.theta.shape[2]} query heads; wanted at least {heads} of {group}"
+            )
+        if sdc in ("exp-threshold-fitted", "offline-mean", "offline-log") and found.rests is None:
+            raise BadInput(f"{self.name}.sdc: {sdc!r} needs calibrated compensations; thresholds have none")
+        return found
+
+    def attend(self, call: Call) -> Attended:
+        tables = self.calibrated(call)
+        q, k, v = operands(self, call)
+        batch, heads, group, queries, dim = call.q.shape
+        visible = call.visible()
+        counts = call.first + 1 + np.arange(queries)
+        long = counts > tables.k[call.layer]
+        scores = masked_scores(q, k, visible)
+        kept = np.broadcast_to(visible, scores.shape).copy()
+        e = exponentials(scores)
+        p = e / e.sum(axis=-1, keepdims=True)
+        post = self.text("placement") == "post"
+        guarded: FloatArray = np.zeros(heads)
+        if long.any():
+            part = slice(call.first_head, call.first_head + heads)
+            theta = tables.rows(tables.theta, call.layer, part, counts[long]).astype(scores.dtype)[..., None]
+            x = (p if post else scores)[..., long, :]
+            over = above(x, theta)
+            kept[..., long, :] = over
+            guarded = per_head(np.asarray(x.max(axis=-1) <= theta[..., 0]))
+            if not post:
+                terms = e[..., long, :]
+                sums = np.where(over, terms, 0).sum(axis=-1, keepdims=True)
+                if self.text("sdc") == "exact":
+                    rest = self.number("gamma") * np.where(over, 0, terms).sum(axis=-1, keepdims=True)
+                else:
+                    dropped = counts[long, None] - np.count_nonzero(over, axis=-1, keepdims=True)
+                    top = x.max(axis=-1, keepdims=True)
+                    rest = self._rest(tables, call.layer, part, counts[long], theta - top, dropped, top)
+                p[..., long, :] = terms / (sums + rest).astype(p.dtype)
+        p *= kept
+        out = weigh(p, v)
+        rows = float(np.count_nonzero(long)) * batch * group
+        pairs = pair_count(call)
+        sdc = self.text("sdc")
+        work: dict[str, Any] = {
+            "exponentials": pairs if post or sdc == "exact" else per_head(kept),
+            "compares": float(counts[long].sum()) * batch * group,
+            "divisions": row_count(call),
+            "scalar_ops": rows * SCALAR_OPS[sdc],
+            "row_waits": rows if post else guarded,
+        }
+        if sdc in ("exp-threshold", "exp-threshold-fitted", "offline-log"):
+            work["exponentials"] = work["exponentials"] + rows
+        if self.settings["vmc"]:
+            out[..., long, :] += self._mean_value(p[..., long, :], v, counts[long])
+            # Missing weight over n, then d products and sums per row; one addition per channel and new token.
+            work["scalar_ops"] += rows * (2 * dim + 2) + batch * queries * dim
+        return Attended(out, (None,), kept, work)
+
+    def _rest(
+        self,
+        tables: Thresholds,
+        layer: int,
+        part: slice,
+        counts: IntArray,
+        gap: FloatArray,
+        dropped: IntArray,
+        top: FloatArray,
+    ) -> FloatArray:
+        """Estimated sum of exp(s - M) over the dropped entries, scaled: [B, H, G, T, 1].
+
+        `gap` is threshold - M, `dropped` how many entries were dropped, `top` M, all [B, H, G, T, 1].
+        """
+        sdc, gamma = self.text("sdc"), self.number("gamma")
+        if sdc == "none":
+            return np.zeros_like(top)
+
+        def table(values: FloatArray) -> FloatArray:
+            return tables.rows(values, layer, part, counts)[..., None]
+
+        if sdc == "exp-threshold":
+            return np.asarray(gamma * dropped * np.exp(np.minimum(gap, HIGHEST)))
+        assert tables.rests is not None
+        if sdc == "exp-threshold-fitted":
+            return np.asarray(table(tables.rests.gamma) * dropped * np.exp(np.minimum(gap, HIGHEST)))
+        if sdc == "offline-mean":
+            return np.asarray(gamma * np.broadcast_to(table(tables.rests.mean), top.shape))
+        return np.asarray(gamma * np.exp(np.minimum(table(tables.rests.log) - top, HIGHEST)))
+
+    def _mean_value(self, p: FloatArray, v: FloatArray, counts: IntArray) -> FloatArray:
+        """Missing weight times the mean of the values seen so far: [B, H, G, T, d]."""
+        sums = np.cumsum(v, axis=2, dtype=np.float64)[:, :, counts - 1]
+        mean = (sums / counts[:, None]).astype(v.dtype)
+        missing = 1 - p.sum(axis=-1, keepdims=True)
+        return np.asarray(missing * mean[:, :, None])
