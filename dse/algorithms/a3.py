@@ -77,38 +77,48 @@ def sorted_rows(keys: FloatArray, counts: IntArray) -> IntArray:
 
 
 class _Queue:
-    """One end of the search: the next product of every column, for all queries at once."""
+    """One end of the search: the next product of every column, for all queries at once.
+
+    Everything is flat, [Q * d] or [Q], because a step touches one entry of each of few small arrays.
+    """
 
     def __init__(
         self, q: FloatArray, keys: FloatArray, rows: IntArray, which: IntArray, counts: IntArray, best: bool
     ) -> None:
-        self.q, self.keys, self.rows, self.which, self.counts, self.best = q, keys, rows, which, counts, best
-        from_top = (q > 0) == best
-        self.step = np.where(from_top, -1, 1)
-        self.start = np.where(from_top, counts[:, None] - 1, 0)
-        self.from_top = from_top
-        self.taken = np.zeros(q.shape, np.int64)
-        self.spent = -np.inf if best else np.inf
-        columns = np.arange(q.shape[1])
-        self.row = rows[which[:, None], columns, self.start].astype(np.int64)
-        self.head = keys[self.row, columns] * q
-        self.queries = np.arange(len(q))
+        self.best, self.counts, self.dim = best, counts, q.shape[1]
+        self.from_top = (q > 0) == best  # whether this end walks down from the column's largest key
+        # Places of `rows`, flat: where each column's walk stands, and which way it goes.
+        column = (which[:, None] * self.dim + np.arange(self.dim)) * rows.shape[2]
+        self.place = (column + np.where(self.from_top, counts[:, None] - 1, 0)).ravel()
+        self.step = np.where(self.from_top, -1, 1).ravel()
+        self.taken = np.zeros(q.size, np.int64)
+        self.spent = q.dtype.type(-np.inf if best else np.inf)
+        self.q, self.keys, self.rows = q.ravel(), keys.ravel(), rows.ravel()
+        self.row = self.rows[self.place].astype(np.int64)
+        self.products = (keys[self.row.reshape(q.shape), np.arange(self.dim)] * q).astype(q.dtype)
+        self.head = self.products.ravel()
+        self.first = np.arange(len(q)) * self.dim
+        self.score_row = np.arange(len(q)) * len(keys)
 
     def pop(self, wanted: BoolArray, score: FloatArray, total: FloatArray) -> None:
-        """Take the next product where `wanted` and add it to `score` and `total` if it has the right sign."""
-        column = self.head.argmax(axis=1) if self.best else self.head.argmin(axis=1)
-        at = self.queries, column
+        """Take the next product where `wanted` and add it to flat `score` and `total` if its sign is right."""
+        column = self.products.argmax(axis=1) if self.best else self.products.argmin(axis=1)
+        at = self.first + column
         value = self.head[at]
-        wanted = wanted & np.isfinite(value)
-        value[~(wanted & ((value > 0) if self.best else (value < 0)))] = 0
-        score[self.queries, self.row[at]] += value
+        wanted = wanted & (value != self.spent)
+        value *= wanted & ((value > 0) if self.best else (value < 0))
+        score[self.score_row + self.row[at]] += value
         total += value
         taken = self.taken[at] + wanted
         self.taken[at] = taken
-        place = self.start[at] + self.step[at] * np.minimum(taken, self.counts - 1)
-        row = self.rows[self.which, column, place].astype(np.int64)
+        left = taken < self.counts
+        place = self.place[at] + self.step[at] * (wanted & left)
+        self.place[at] = place
+        row = self.rows[place].astype(np.int64)
         self.row[at] = row
-        self.head[at] = np.where(taken < self.counts, self.keys[row, column] * self.q[at], self.spent)
+        product = self.keys[row * self.dim + column] * self.q[at]
+        product[~left] = self.spent
+        self.head[at] = product
 
 
 def greedy_search(
@@ -129,7 +139,7 @@ def greedy_search(
         skip: leave the smallest product alone in a step that begins, after its largest one was added, with
             the sum of everything added so far below zero.
     """
-    score = np.zeros((len(q), len(keys)), q.dtype)
+    score = np.zeros(len(q) * len(keys), q.dtype)
     total = np.zeros(len(q), q.dtype)
     largest_first = _Queue(q, keys, rows, which, counts, best=True)
     smallest_first = _Queue(q, keys, rows, which, counts, best=False)
@@ -138,9 +148,9 @@ def greedy_search(
         largest_first.pop(running, score, total)
         smallest_first.pop(running & (total >= 0) if skip else running, score, total)
     ends = (largest_first, smallest_first)
-    top = sum(np.where(e.from_top, e.taken, 0) for e in ends)
-    bottom = sum(np.where(e.from_top, 0, e.taken) for e in ends)
-    return Search(score, np.asarray(top), np.asarray(bottom))
+    top = sum(np.where(e.from_top, e.taken.reshape(q.shape), 0) for e in ends)
+    bottom = sum(np.where(e.from_top, 0, e.taken.reshape(q.shape)) for e in ends)
+    return Search(score.reshape(len(q), len(keys)), np.asarray(top), np.asarray(bottom))
 
 
 def candidates(score: FloatArray, visible: BoolArray) -> BoolArray:

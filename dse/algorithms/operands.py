@@ -51,7 +51,7 @@ def masked_scores(q: FloatArray, k: FloatArray, visible: BoolArray) -> FloatArra
     batch, heads, group, queries, dim = q.shape
     flat = q.reshape(batch, heads, group * queries, dim) @ k.swapaxes(-1, -2)
     flat *= dim**-0.5
-    scores = flat.reshape(batch, heads, group, queries, -1)
+    scores: FloatArray = flat.reshape(batch, heads, group, queries, -1)
     scores[..., ~visible] = -np.inf
     return scores
 
@@ -65,7 +65,7 @@ def weigh(p: FloatArray, v: FloatArray) -> FloatArray:
 
 def exponentials(scores: FloatArray) -> FloatArray:
     """exp(score - largest of its row); a new array. Every row needs a finite entry."""
-    out = scores - scores.max(axis=-1, keepdims=True)
+    out: FloatArray = scores - scores.max(axis=-1, keepdims=True)
     np.exp(out, out=out)
     return out
 

@@ -49,7 +49,9 @@ def page_bounds(q: FloatArray, keys: FloatArray, page: int) -> FloatArray:
     paged = keys[:, :, : full * page].reshape(batch, heads, full, page, dim)
     low, high = paged.min(axis=3), paged.max(axis=3)
     flat = q.reshape(batch, heads, group * queries, dim)
-    bounds: FloatArray = np.maximum(flat, 0) @ high.swapaxes(-1, -2) + np.minimum(flat, 0) @ low.swapaxes(-1, -2)
+    bounds: FloatArray = np.maximum(flat, 0) @ high.swapaxes(-1, -2) + np.minimum(flat, 0) @ low.swapaxes(
+        -1, -2
+    )
     return bounds.reshape(batch, heads, group, queries, full)
 
 

@@ -116,7 +116,23 @@ def sentence(points: pd.DataFrame, budget: float | None = None) -> str:
         parts.append(f"{g.algorithm} does not pay here ({g.gain:.2f}x{over})")
     if out:
         parts.append(f"no setting of {' or '.join(out)} stays within it")
-    return start + ", ".join(parts) + (_whole_step(pays[0].point, rival.point) if pays else "") + "."
+    tail = _whole_step(pays[0].point, rival.point) if pays else _elsewhere(points)
+    return start + ", ".join(parts) + tail + "."
+
+
+def _elsewhere(points: pd.DataFrame) -> str:
+    """Where a sparse point does beat every dense point of no more loss, if any does within the largest budget."""
+    if "speedup_best_dense" not in points:
+        return ""
+    rows = points[(points["algorithm"] != RIVAL) & (points["nll_increase"] <= max(BUDGETS))]
+    if "best_dense_as_accurate" in rows:
+        rows = rows[rows["best_dense_as_accurate"].astype(bool)]
+    rows = rows[rows["speedup_best_dense"] >= WORTH]
+    if rows.empty:
+        return f"; nor does any sparse point up to {max(BUDGETS):g}"
+    best = rows.iloc[int(rows["speedup_best_dense"].argmax())]
+    gain, loss = float(best["speedup_best_dense"]), float(best["nll_increase"])
+    return f"; the most it gains anywhere is {gain:.2f}x, {best['algorithm']} at a loss of {loss:.2g}"
 
 
 def _whole_step(point: pd.Series[Any] | None, rival: pd.Series[Any]) -> str:

@@ -34,6 +34,21 @@ def test_a_sentence_does_not_praise_what_loses_to_dense() -> None:
     assert "whole step" not in text
 
 
+def test_a_sentence_says_where_sparsity_pays_when_it_does_not_here(front: pd.DataFrame) -> None:
+    slow = front.copy()
+    sparse = slow["algorithm"] != "dense"
+    slow.loc[sparse, "speedup"] *= 0.4
+    slow["best_dense_as_accurate"] = True
+    slow["speedup_best_dense"] = 0.9
+    assert sentence(slow).endswith("; nor does any sparse point up to 0.1.")
+    row = slow.index[sparse & (slow["nll_increase"] <= 0.1)][-1]
+    slow.loc[row, "speedup_best_dense"] = 1.2
+    name, loss = slow.loc[row, "algorithm"], slow.loc[row, "nll_increase"]
+    assert sentence(slow).endswith(f"; the most it gains anywhere is 1.20x, {name} at a loss of {loss:.2g}.")
+    slow.loc[row, "best_dense_as_accurate"] = False
+    assert "anywhere" not in sentence(slow)
+
+
 def test_a_sentence_says_when_nothing_stays_within_the_budget(front: pd.DataFrame) -> None:
     assert "no setting of spatten stays within it" in sentence(front, 0.003)
 

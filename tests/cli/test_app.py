@@ -47,22 +47,14 @@ def test_shared_options_are_spelt_the_same_everywhere(dse: Dse, name: str) -> No
         assert option in text
 
 
-def test_help_imports_nothing_heavy_and_feels_instant() -> None:
+def test_help_imports_nothing_heavy() -> None:
     heavy = ("numpy", "pandas", "matplotlib", "optuna", "moocore", "joblib", "dse.space", "dse.profiles")
     code = (
         "import sys; from dse.cli import main; main(['--help']);"
         f"print(*[m for m in {heavy!r} if m in sys.modules], file=sys.stderr)"
     )
-    fastest = min(_timed([sys.executable, "-c", code]) for _ in range(3))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == ""
-    assert fastest < 0.3
-
-
-def _timed(command: list[str]) -> float:
-    start = time.perf_counter()
-    subprocess.run(command, capture_output=True, check=True)
-    return time.perf_counter() - start
 
 
 def test_a_true_process_gives_the_same_error_and_exit_code(tmp_path: Path) -> None:
