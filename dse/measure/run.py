@@ -21,9 +21,10 @@ import numpy as np
 
 from dse.algorithms import build
 from dse.algorithms.contract import Algorithm
+from dse.algorithms.quantize import FLOAT_BITS
 from dse.errors import BadInput
 from dse.measure.accuracy import accuracy
-from dse.measure.calibrate import load_scales
+from dse.measure.calibrate import WIDTHS, load_scales
 from dse.measure.material import PARTS, Window, prepare, windows
 from dse.measure.score import Score, load_score, save_score, score
 from dse.models.llama import Llama
@@ -125,6 +126,8 @@ def measure(job: Job, jobs: int, progress: Progress) -> Profile:
 
     if not job.settings:
         raise BadInput("no settings to measure")
+    for algorithm in job.settings:
+        check_widths(algorithm)
     try:
         job.output.mkdir(parents=True, exist_ok=True)
         (job.output / "shards").mkdir(exist_ok=True)
@@ -148,6 +151,18 @@ def measure(job: Job, jobs: int, progress: Progress) -> Profile:
             finished += 1
             progress(f"context {context}: {job.settings[number].name}", finished, total)
     return pack(job)
+
+
+def check_widths(algorithm: Algorithm) -> None:
+    """Raises `BadInput` where a setting needs a width that scales are not calibrated for."""
+    form = algorithm.form()
+    for name, bits in (("keys", form.k_bits), ("values", form.v_bits), ("queries", form.q_bits)):
+        if bits not in WIDTHS and bits < FLOAT_BITS:
+            raise BadInput(
+                f"{algorithm.name}: {bits}-bit {name}: no scales for this width; calibrated are "
+                + ", ".join(map(str, WIDTHS))
+                + f", and {FLOAT_BITS} means float"
+            )
 
 
 def pack(job: Job) -> Profile:

@@ -1,0 +1,111 @@
+"""A measurement as a whole, on the tiny network: shards, resuming, packing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import dse.measure.run as run_module
+from dse.algorithms import build
+from dse.errors import BadInput
+from dse.measure.calibrate import calibrate, save_scales
+from dse.measure.run import Job, check_widths, measure, pack
+from dse.profiles.profile import setting_key
+from dse.profiles.store import read_profile, write_profile
+
+
+@pytest.fixture
+def job(model, chosen, tmp_path, monkeypatch):
+    """Three settings of the tiny network over three windows, in this process."""
+    scales = tmp_path / "scales.npz"
+    save_scales(scales, calibrate(model, chosen))
+    model.sha256 = "00"
+    monkeypatch.setattr(run_module, "_model", lambda name: model)
+    monkeypatch.setattr(run_module, "_windows", lambda job, context: list(chosen))
+    settings = tuple(build(n, k) for n, k in (("dense", {}), ("token-picker", {"lag": 4}), ("spatten", {})))
+    return Job(
+        "tiny", "tiny", settings, (64,), 3, "selection", 0, scales, tmp_path / "out", "dse profile run"
+    )
+
+
+def silent(message, done, total):
+    pass
+
+
+def test_a_measurement_becomes_a_profile_that_round_trips(job, tmp_path):
+    profile = measure(job, 1, silent)
+    assert [s.algorithm for s in profile.settings] == ["dense", "token-picker", "spatten"]
+    assert profile.mean_context[0] == (49 + 64) / 2
+    assert np.isfinite(profile.counters).all()
+    path = tmp_path / "tiny.npz"
+    write_profile(path, profile)
+    again = read_profile(path)
+    assert again.checksum == profile.checksum
+    assert again.provenance.command == "dse profile run"
+
+
+def test_what_was_measured_is_not_measured_again(job, monkeypatch):
+    measure(job, 1, silent)
+    monkeypatch.setattr(run_module, "score", None)  # calling it would fail
+    again = measure(job, 1, silent)
+    assert len(again.settings) == 3
+
+
+def test_a_killed_measurement_continues_from_its_shards(job, monkeypatch):
+    real, calls = run_module.score, []
+
+    def dies_at_the_second(*arguments):
+        calls.append(arguments[1].name)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(run_module, "score", dies_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        measure(job, 1, silent)
+    assert [s.algorithm for s in pack(job).settings] == ["dense"]
+    monkeypatch.setattr(run_module, "score", real)
+    whole = measure(job, 1, silent)
+    assert len(whole.settings) == 3
+
+
+def test_a_damaged_shard_is_measured_again(job):
+    first = measure(job, 1, silent)
+    shard = next((job.output / "shards").glob("dense-*"))
+    shard.write_bytes(shard.read_bytes()[:200])
+    second = measure(job, 1, silent)
+    assert second.checksum == first.checksum
+
+
+def test_another_measurement_in_the_same_folder_is_never_mixed_in(job, model):
+    measure(job, 1, silent)
+    model.sha256 = "11"
+    with pytest.raises(BadInput, match="no shard"):
+        pack(job)
+
+
+def test_knobs_at_their_defaults_need_no_new_shard(job):
+    """A knob added later, at a default that changes nothing, leaves old shards valid."""
+    spelt_out = build("dense", build("dense").settings)
+    assert setting_key("dense", spelt_out.settings) == setting_key("dense", build("dense").settings)
+    header = run_module._header(job, spelt_out, 64, [])
+    assert '"knobs": {}' in header
+
+
+@pytest.mark.parametrize("knobs", [{"k_bits": 9}, {"v_bits": 3}, {"q_bits": 20}])
+def test_a_width_without_scales_is_named_before_anything_runs(knobs):
+    with pytest.raises(BadInput, match="calibrated are 4, 5"):
+        check_widths(build("dense", knobs))
+
+
+def test_missing_scales_and_bad_folders_are_named(job, tmp_path):
+    from dataclasses import replace
+
+    with pytest.raises(BadInput, match="dse profile calibrate"):
+        measure(replace(job, scales=tmp_path / "none.npz"), 1, silent)
+    blocked = tmp_path / "file"
+    blocked.write_text("x")
+    with pytest.raises(BadInput, match="cannot be written"):
+        measure(replace(job, output=blocked), 1, silent)
+    with pytest.raises(BadInput, match="no settings"):
+        measure(replace(job, settings=()), 1, silent)
