@@ -95,8 +95,8 @@ class _Queue:
         self.spent = q.dtype.type(-np.inf if best else np.inf)
         self.q, self.keys, self.rows = q.ravel(), keys.ravel(), rows.ravel()
         self.row = self.rows[self.place].astype(np.int64)
-        self.products = (keys[self.row.reshape(q.shape), np.arange(self.dim)] * q).astype(q.dtype)
-        self.head = self.products.ravel()
+        self.products = np.ascontiguousarray(keys[self.row.reshape(q.shape), np.arange(self.dim)] * q)
+        self.head = self.products.reshape(-1)  # a view of the same products
         self.first = np.arange(len(q)) * self.dim
         self.score_row = np.arange(len(q)) * len(keys)
 
@@ -106,7 +106,7 @@ class _Queue:
         at = self.first + column
         value = self.head[at]
         wanted = wanted & (value != self.spent)
-        value *= wanted & ((value > 0) if self.best else (value < 0))
+        value[~(wanted & ((value > 0) if self.best else (value < 0)))] = 0
         score[self.score_row + self.row[at]] += value
         total += value
         taken = self.taken[at] + wanted
