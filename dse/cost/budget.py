@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dse.cost.ledger import ZERO, Ledger
 from dse.cost.machine import Machine
 from dse.cost.memory import Traffic
-from dse.cost.statistics import CHUNK_ORDER
+from dse.cost.statistics import CHUNK_ORDER, V_AFTER
 from dse.cost.work import (
     prepare_passes,
     reloaded_bytes,
@@ -49,17 +49,25 @@ def buffers(machine: Machine) -> Buffers:
     for name, lanes in (("key", machine["lanes"]), ("value", value_lanes)):
         capacity = machine[f"{name}_buffer_kib"] * 1024
         bank = macro(capacity / lanes, word, machine["node_nm"])
-        count = lanes * machine["heads_in_flight"]
-        read[name], write[name] = bank.read_j * 8 / word, bank.write_j * 8 / word
+        stretch = machine.technology.stretch
+        count = lanes * machine["heads_in_flight"] * stretch
+        per_byte = 8 / word * stretch
+        read[name], write[name] = bank.read_j * per_byte, bank.write_j * per_byte
         leak[name], area[name] = bank.leakage_w * count, bank.area_mm2 * count
     return Buffers(read, write, leak, area)
 
 
 def multiply_j(machine: Machine) -> FloatArray:
-    """One multiply-add pass, overhead included."""
+    """One multiply-add pass, overhead included.
+
+    The overhead is that of 8 x 8 bits at 45 nm and follows the product of the widths (an assumption). So
+    scaled, 1.6 to 1.9 pJ are near the power of machines with 12 x 12, 12 x 4 and 12 x 1 bit multipliers at
+    40, 65 and 28 nm, from recalled or second-hand figures; Ham et al., HPCA 2020, is near 0.
+    """
     t = machine.technology
-    product = t.multiply_j(machine["multiplier_bits"], machine["operand_bits"])
-    return np.asarray(product + t.add_j(ACCUMULATOR_BITS) + machine["overhead_pj_per_op"] * 1e-12)
+    narrow, wide = machine["multiplier_bits"], machine["operand_bits"]
+    overhead = t.scaled_j(machine["overhead_pj_per_op"] * (narrow * wide / 64.0), 45)
+    return np.asarray(t.multiply_j(narrow, wide) + t.add_j(ACCUMULATOR_BITS) + overhead)
 
 
 def energies(ledger: Ledger, machine: Machine, moved: Traffic, banks: Buffers) -> dict[str, FloatArray]:
@@ -79,14 +87,19 @@ def energies(ledger: Ledger, machine: Machine, moved: Traffic, banks: Buffers) -
     key_read: FloatArray = ZERO
     key_written: FloatArray = ZERO
     for c in range(stats.chunks):
-        row = ledger.form(stats.chunk_bits[:, c]) * dim / 8
+        row = ledger.form(stats.chunk_bits[:, c] * dim + (stats.k_scale_bits if c == 0 else 0.0)) / 8
         key_read = key_read + ledger.total(f"qk_rows_{c}") * row
         key_written = key_written + ledger.total(f"k_rows_{c}") * row
-    row = ledger.form(stats.v_bits) * dim / 8
+    row = ledger.form(stats.v_bits * dim + stats.v_scale_bits) / 8
     found["sram key"] = key_read * banks.read_j_byte["key"] + key_written * banks.write_j_byte["key"]
     found["sram value"] = (
         ledger.total("pv_rows") * row * banks.read_j_byte["value"]
         + ledger.total("v_rows") * row * banks.write_j_byte["value"]
+    )
+    whole_row = (stats.v_after == V_AFTER.index("row")) | (stats.chunk_order == CHUNK_ORDER.index("row"))
+    scores_kept = ledger.total("qk_rows_0") * ledger.form(whole_row) * machine.constants["score_bits"] / 8
+    found["sram scores"] = (
+        scores_kept * (banks.read_j_byte["key"] + banks.write_j_byte["key"]) if whole_row.any() else ZERO
     )
     found["exponents"] = ledger.total("exponentials") * t.energy_j("exponent_pj")
     found["divisions"] = ledger.total("divisions") * t.energy_j("divide_pj")
@@ -154,7 +167,7 @@ def areas(ledger: Ledger, machine: Machine, banks: Buffers) -> dict[str, FloatAr
         "scoreboard": board * register * chunked,
         "requests": machine["outstanding_requests"] * machine.constants["request_bits"] * register,
         "memory phy": machine["dram_channels"] * machine.memory.phy_mm2,
-        "slow link": machine.constants["slow_link_mm2"] * uses("rows_reloaded"),
+        "slow link": machine["slow_gbps"] * machine.constants["slow_link_mm2_gbps"] * uses("rows_reloaded"),
     }
 
 

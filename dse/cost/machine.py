@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dse.errors import BadInput, nearest
 from dse.hardware.components import Components, components
-from dse.hardware.datapath import Technology
+from dse.hardware.datapath import Technology, clock_stretch
 from dse.hardware.dram import Device, device
 from dse.hardware.parameters import PARAMETERS, ROW_BUSES
 
@@ -93,11 +93,12 @@ def machine(design: Mapping[str, ArrayLike], overrides: Mapping[str, float] | No
         else:
             values[name] = np.asarray(design[name], dtype=np.float64)
     constants = components(overrides)
+    stretch = clock_stretch(values["clock_ghz"], values["node_nm"], constants)
     free = values["row_bus"] == ROW_BUSES.index("free")
     return Machine(
         values=values,
         ndim=max(1, max(value.ndim for value in values.values())),
         memory=device(values["dram"].astype(np.intp), values["dram_channel_gbps"], free),
-        technology=Technology(values["node_nm"], values["node_rule"].astype(np.intp), constants),
+        technology=Technology(values["node_nm"], values["node_rule"].astype(np.intp), constants, stretch),
         constants=constants,
     )

@@ -31,7 +31,8 @@ class Traffic:
 
     Attributes:
         key_s, value_s: busiest port, one head alone (a short sparse stream spreads unevenly).
-        key_even_s, value_even_s: the same work spread evenly, as when other heads fill the gaps.
+        even_s: keys and values spread evenly and fetched together, as when other heads fill the gaps: the
+        activations of one stream hide under the columns of another.
         meta_s, write_s, refetch_s: metadata; new tokens; second passes and scores the key buffer could not
         hold.
         bytes: by stream name, fetched or written, whole atoms. useful_bytes: what was asked for.
@@ -40,8 +41,7 @@ class Traffic:
 
     key_s: FloatArray
     value_s: FloatArray
-    key_even_s: FloatArray
-    value_even_s: FloatArray
+    even_s: FloatArray
     meta_s: FloatArray
     write_s: FloatArray
     refetch_s: FloatArray
@@ -91,7 +91,8 @@ def _streams(ledger: Ledger, machine: Machine) -> list[_Stream]:
 def _kept(
     ledger: Ledger, machine: Machine, streams: list[_Stream], window: dict[str, FloatArray]
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Seconds alone, seconds evenly spread, atoms, activations of kept rows, each [streams, K, S, ...]."""
+    """Seconds alone, atoms, activations of kept rows, each [streams, K, S, ...]; seconds of all streams
+    together, evenly spread, [K, S, ...]."""
     if not streams:
         return ZERO, ZERO, ZERO, ZERO
     memory = machine.memory
@@ -124,13 +125,16 @@ def _kept(
         # most that many channels is what makes more channels never slower.
         ports = used * memory.ports
         reads = dram.reads_per_activation(memory, ports, keep, start, run, touch, row_bytes, pitch, span)
-        each = dram.atom_ns(memory, ports, windows, reads, dram.unevenness(touch)) * 1e-9
+        limits = dram.atom_limits(memory, ports, windows, reads, dram.unevenness(touch))
+        each = dram.combined(memory, limits) * 1e-9
+        column, activate, little = (np.sum(atoms / ports * limit, axis=0) for limit in limits)
+        together = dram.combined(memory, (column, activate, little)) * 1e-9
         allowed = channels >= used
         alone = np.where(allowed, np.minimum(alone, dram.busiest(atoms, ports, touch) * each), alone)
-        even = np.where(allowed, np.minimum(even, atoms / ports * each), even)
+        even = np.where(allowed, np.minimum(even, together), even)
         activations = np.where(channels == used, atoms / reads, activations)
         used *= 2
-    return alone, even, atoms, activations
+    return alone, atoms, activations, even
 
 
 def traffic(ledger: Ledger, machine: Machine) -> Traffic:
@@ -143,7 +147,7 @@ def traffic(ledger: Ledger, machine: Machine) -> Traffic:
         "value": np.maximum(1.0, np.minimum(machine["outstanding_requests"], value_half / atom)),
     }
     streams = _streams(ledger, machine)
-    alone, even, atoms, activations = _kept(ledger, machine, streams, window)
+    alone, atoms, activations, even = _kept(ledger, machine, streams, window)
 
     def of(values: FloatArray, name: str) -> FloatArray:
         chosen = [i for i, s in enumerate(streams) if s.name == name]
@@ -186,8 +190,7 @@ def traffic(ledger: Ledger, machine: Machine) -> Traffic:
     return Traffic(
         key_s=of(alone, "key"),
         value_s=of(alone, "value"),
-        key_even_s=of(even, "key"),
-        value_even_s=of(even, "value"),
+        even_s=even,
         meta_s=meta_atoms * dense_s,
         write_s=write_s,
         refetch_s=refetch_atoms * dense_s,

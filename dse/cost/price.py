@@ -170,9 +170,7 @@ def schedule(ledger: Ledger, m: Machine, moved: Traffic, done: Work) -> Schedule
         },
         beside={"ranking": done.rank_s, "importance": done.importance_s, "sorting": done.sort_s},
         busy={
-            "memory": total(
-                moved.key_even_s, moved.value_even_s, moved.meta_s, moved.write_s, moved.refetch_s
-            ),
+            "memory": total(moved.even_s, moved.meta_s, moved.write_s, moved.refetch_s),
             "multipliers": total(done.score_s, done.prepare_s, shared),
             "value multipliers": apart,
             "exponents": done.exponent_s,
@@ -384,6 +382,8 @@ def rest(p: Parts) -> tuple[FloatArray, FloatArray]:
     seconds = longest(atoms * each, passes * m.cycle_s / (lanes * m["multipliers"]))
     opened = atoms / per_page * m.memory.activation_pj
     moved = (size * 8 * m.memory.bit_pj + opened) * 1e-12
+    # Weights pass through the key buffer: written once, read for every sequence.
+    buffered = size * (p.buffers.write_j_byte["key"] + p.workload.batch * p.buffers.read_j_byte["key"])
     always = powers(m, areas(p.ledger, m, p.buffers), p.buffers)
-    joules = total(moved, passes * multiply_j(m)) + total(*always.values()) * seconds
+    joules = total(moved, buffered, passes * multiply_j(m)) + total(*always.values()) * seconds
     return seconds, joules

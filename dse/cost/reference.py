@@ -90,8 +90,10 @@ def _kind(design: Mapping[str, HardwareValue]) -> dict[str, float]:
     return kind
 
 
-def _atom_ns(kind: dict[str, float], ports: float, window: float, reads: float, sparse: float) -> float:
-    """Time between atoms of one port."""
+def _limits(
+    kind: dict[str, float], ports: float, window: float, reads: float, sparse: float
+) -> tuple[float, float, float]:
+    """Time between atoms of one port that columns, activations and the window each allow."""
     column = max(kind["burst_ns"], kind["tccd_l_ns"] / kind["groups"])
     rrd = kind["trrd_s_ns"] + 0.55 * (kind["trrd_l_ns"] - kind["trrd_s_ns"]) / kind["groups"]
     activate = max(rrd, kind["tfaw_ns"] / 4, kind["row_bus_ns"]) / reads
@@ -99,13 +101,22 @@ def _atom_ns(kind: dict[str, float], ports: float, window: float, reads: float, 
         kind["cl_ns"] + kind["burst_ns"] + 3.3 * kind["tck_ns"] + (kind["trp_ns"] + kind["trcd_ns"]) / reads
     )
     little = ports / window * loaded * (1 + 0.91 * sparse * math.sqrt(ports / window))
-    return float((column**8 + activate**8 + little**8) ** 0.125 / (1 - kind["trfc_ns"] / kind["trefi_ns"]))
+    return column, activate, little
+
+
+def _norm(kind: dict[str, float], limits: tuple[float, ...]) -> float:
+    return float(sum(x**8 for x in limits) ** 0.125 / (1 - kind["trfc_ns"] / kind["trefi_ns"]))
+
+
+def _atom_ns(kind: dict[str, float], ports: float, window: float, reads: float, sparse: float) -> float:
+    """Time between atoms of one port."""
+    return _norm(kind, _limits(kind, ports, window, reads, sparse))
 
 
 @dataclass(frozen=True)
 class _Fetch:
     alone_s: float = 0.0
-    even_s: float = 0.0
+    even_ns: tuple[tuple[float, ...], ...] = ()  # per number of channels used: the three limits
     atoms: float = 0.0
     activations: float = 0.0
     useful_bytes: float = 0.0
@@ -113,7 +124,12 @@ class _Fetch:
     def __add__(self, other: _Fetch) -> _Fetch:
         return _Fetch(
             self.alone_s + other.alone_s,
-            self.even_s + other.even_s,
+            tuple(
+                tuple(a + b for a, b in zip(mine, theirs, strict=True))
+                for mine, theirs in zip(self.even_ns, other.even_ns, strict=True)
+            )
+            if self.even_ns and other.even_ns
+            else self.even_ns or other.even_ns,
             self.atoms + other.atoms,
             self.activations + other.activations,
             self.useful_bytes + other.useful_bytes,
@@ -137,25 +153,28 @@ def _fetch(
             touch += (1 - (1 - keep) * (1 - start) ** (overlapping - 1)) * fraction
     span = population * pitch / atom
     atoms = touch * span
-    alone = even = math.inf
+    alone, even = math.inf, []
     activations = 0.0
     used = 1
     while used <= channels:
         ports = used * kind["ports"]
         per_page = kind["page_bytes"] / atom
         ways = ports * groups
-        reachable = min(max(span / ways, 1.0), per_page)
+        per_way = max(span / ways, 1.0)
+        reachable = per_way / math.ceil(per_way / per_page - 1e-9)
         stay = min(max(1 - start - 1 / max(run, 1.0), 0.0), 1.0)
         chances = max(1.0, reachable * min(1.0, ways * atom / row_bytes))
         again = touch * (1 - stay ** (ways * atom / pitch))
         opened = 1 - (1 - touch) * (1 - again) ** (chances - 1)
         reads = min(max(touch * reachable / opened, 1.0), per_page)
-        each = _atom_ns(kind, ports, window, reads, min(1.0, 2 * (1 - touch))) * 1e-9
+        limits = _limits(kind, ports, window, reads, min(1.0, 2 * (1 - touch)))
+        each = _norm(kind, limits) * 1e-9
         mean = atoms / ports
         most = min(atoms, mean + math.sqrt(2 * math.log(ports) * mean * (1 - touch)))
-        alone, even, activations = min(alone, most * each), min(even, mean * each), atoms / reads
+        alone, activations = min(alone, most * each), atoms / reads
+        even.append(tuple(mean * limit for limit in limits))
         used *= 2
-    return _Fetch(alone, even, atoms, activations, rows * row_bytes)
+    return _Fetch(alone, tuple(even), atoms, activations, rows * row_bytes)
 
 
 def _select_cycles(calls: float, elements: float, kept: float, comparators: float) -> float:
@@ -294,7 +313,8 @@ def _head(
     series += levels * answer_s + (min(count("v_rows"), 1.0) * answer_s if form.v_after == "token" else 0.0)
     series += select_s + count("row_waits") / sharing * constants["row_drain_cycles"] * cycle
     phases = max(meta_atoms * dense_s, prepare_s, search_s, slow_s) + first + second + series
-    memory_s = key.even_s + value.even_s + meta_atoms * dense_s + write_s + refetch_s
+    even_s = min((_norm(kind, limits) for limits in (key + value).even_ns), default=0.0) * 1e-9
+    memory_s = even_s + meta_atoms * dense_s + write_s + refetch_s
     busiest = max(memory_s, score_s + prepare_s + shared, own, exponent_s, lane_s, select_s, rank_s,
                   importance_s, search_s, sort_s, scoreboard_s, slow_s)  # fmt: skip
     atoms = key.atoms + value.atoms + meta_atoms + written * row_atoms + index_atoms + refetch_atoms

@@ -74,7 +74,8 @@ _ROWS: Final = (
          "estimate: laid-out 9-bit multiply-add lane of Ham et al., HPCA 2020 (1531 um2) over multiplier, "
          "adder and operand registers here (about 430 um2)", "low", 1.0, 8.0),
     # Small engines.
-    _row("exponent_pj", 0.224, "pJ", 40, _A3, "high"),
+    _row("exponent_pj", 0.224, "pJ", 40, f"{_A3}; high: 0.50 W for eight softmax lanes, {_WANG}", "medium",
+         0.224, 62.5),
     _row("exponent_um2", 16000, "um2", 40, _A3, "high", 16000, 99000),
     _row("divide_pj", 1.6, "pJ", 45, "estimate: twice a 16-bit multiplication", "low", 0.8, 5.0),
     _row("divide_um2", 3500, "um2", 45, "estimate: a 32-bit multiplier's area", "low"),
@@ -102,7 +103,10 @@ _ROWS: Final = (
          "estimate: exponent pipeline and adder tree emptied when a row must be complete", "low"),
     _row("controller_ns", 40, "ns", 0, "estimate: network and memory controller, both ways", "low", 20, 80),
     _row("slow_pj_bit", 20.0, "pJ/bit", 0, "estimate: host link and DDR access", "low", 10.0, 40.0),
-    _row("slow_link_mm2", 4.0, "mm2", 0, "estimate: link PHY, does not shrink", "low"),
+    _row("slow_link_mm2_gbps", 0.125, "mm2 per GB/s", 0,
+         "estimate: 4 mm2 of link PHY for 32 GB/s, does not shrink", "low"),
+    _row("nominal_clock_ghz", 1.0, "GHz", 40,
+         f"both synthesised at 1 GHz: {_A3}; Wang et al., HPCA 2021; goes with 1 / node", "low", 0.6, 2.0),
 )  # fmt: skip
 
 COMPONENTS: Final[Mapping[str, Component]] = {row.name: row for row in _ROWS}

@@ -1,13 +1,13 @@
 """Energy (joules) and area (mm2) of arithmetic and small engines, scaled to a node.
 
 Multiply energy follows the published 8- and 32-bit points as a power of the width; a rectangular b1 x b2
-multiplier is taken as a square one of the same number of partial-product bits. Energies exclude clock,
+multiplier is taken as a square one of the same number of partial-product bits. Energies exclude clock tree,
 control and wires: those are the design's explicit `overhead_pj_per_op`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,13 +20,27 @@ FloatArray = NDArray[np.float64]
 ACCUMULATOR_BITS = 32
 
 
+def clock_stretch(clock_ghz: ArrayLike, node_nm: ArrayLike, values: Components) -> FloatArray:
+    """Energy and area of on-chip logic at a clock over those at a node's nominal clock, from 1.
+
+    Beyond the nominal clock both grow with the clock: more pipeline registers, larger gates, a higher supply
+    (an assumption; a slower clock saves nothing).
+    """
+    nominal = values["nominal_clock_ghz"] * COMPONENTS["nominal_clock_ghz"].node_nm / np.asarray(node_nm)
+    return np.asarray(np.maximum(1.0, np.asarray(clock_ghz) / nominal), dtype=np.float64)
+
+
 @dataclass(frozen=True)
 class Technology:
-    """A node and the rule its energies follow; arrays that broadcast against everything asked of it."""
+    """A node and the rule its energies follow; arrays that broadcast against everything asked of it.
+
+    `stretch` is what a clock beyond the node's nominal one costs, see `clock_stretch`.
+    """
 
     node_nm: FloatArray
     rule: NDArray[np.intp]
     values: Components
+    stretch: FloatArray = field(default_factory=lambda: np.ones(()))
 
     def energy_j(self, name: str) -> FloatArray:
         """A named energy constant (pJ at its own node) at this node, in joules."""
@@ -34,12 +48,13 @@ class Technology:
 
     def scaled_j(self, energy_pj: ArrayLike, node_nm: float) -> FloatArray:
         """An energy in pJ at `node_nm`, at this node in joules."""
-        scale = energy_scale(self.node_nm, node_nm, self.rule)
+        scale = energy_scale(self.node_nm, node_nm, self.rule) * self.stretch
         return np.asarray(np.asarray(energy_pj) * scale * 1e-12, dtype=np.float64)
 
     def area_mm2(self, name: str) -> FloatArray:
         """A named area constant (um2 at its own node) at this node, in mm2."""
-        return np.asarray(self.values[name] * 1e-6 * area_scale(self.node_nm, COMPONENTS[name].node_nm))
+        scale = area_scale(self.node_nm, COMPONENTS[name].node_nm) * self.stretch
+        return np.asarray(self.values[name] * 1e-6 * scale)
 
     def multiply_j(self, key_bits: ArrayLike, query_bits: ArrayLike) -> FloatArray:
         """One multiplication of operands as wide as the multiplier."""
@@ -59,4 +74,4 @@ class Technology:
         logic = logic + v["add_bit_um2"] * (key + query)
         registers = v["register_bit_um2"] * (key + query)
         um2 = logic * area_scale(self.node_nm, 45) + registers * area_scale(self.node_nm, 40)
-        return np.asarray(um2 * 1e-6 * v["datapath_area_factor"], dtype=np.float64)
+        return np.asarray(um2 * 1e-6 * v["datapath_area_factor"] * self.stretch, dtype=np.float64)

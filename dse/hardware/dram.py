@@ -59,7 +59,7 @@ class Device:
         banks_per_group, groups, atom_bytes, page_bytes: geometry of a port.
         row_bus_ns: time one activate and its precharge hold the row-command bus, for all ports that share it.
         activation_pj: per activation of one page. bit_pj: per bit read or written, column access and I/O.
-        background_mw: per channel, always. phy_mm2, phy_mw: PHY and controller of one channel.
+        background_mw: per channel, always, refresh included. phy_mm2, phy_mw: PHY and controller of one channel.
     """
 
     ports: FloatArray
@@ -113,13 +113,17 @@ def device(kind: ArrayLike, channel_gbps: ArrayLike = 0.0, free_row_bus: ArrayLi
 
     Args:
         kind: integer array.
-        channel_gbps: peak of a channel, 0 for the device's own; core timings stay, the data bus follows.
+        channel_gbps: peak of a channel, 0 for the device's own; core timings stay, the data bus follows. Above
+            the device's own, PHY area, PHY power and background grow in proportion (an assumption).
         free_row_bus: whether row commands cost no bus time.
     """
     index = np.asarray(kind, dtype=np.intp)
     rows = device_rows()
     columns = {name: np.asarray([float(rows[k][name]) for k in DRAM_KINDS])[index] for name in TIMING_COLUMNS}
     given = np.asarray(channel_gbps, dtype=np.float64)
+    faster = np.maximum(1.0, given / columns["channel_gbps"])
+    for name in ("phy_mm2", "phy_mw", "background_mw"):
+        columns[name] = columns[name] * faster
     columns["channel_gbps"] = np.where(given > 0, given, columns["channel_gbps"])
     columns["row_bus_ns"] = np.where(free_row_bus, 0.0, columns["row_bus_ns"])
     return Device(**columns)
@@ -200,7 +204,9 @@ def reads_per_activation(
         opened = 1.0 - (1.0 - keep) * (1.0 - start) ** np.maximum(rows - 1.0, 0.0)
         return np.asarray(np.maximum(1.0, touch * per_page / np.maximum(opened, 1e-30)))
     ways = ports * (dev.groups if mapping == "group" else 1.0)  # atoms between successive atoms of a page
-    reachable = np.clip(span_atoms / ways, 1.0, per_page)
+    # Regions begin at a page, and the atoms of one port and group fill whole pages but the last.
+    per_way = np.maximum(span_atoms / ways, 1.0)
+    reachable = per_way / np.ceil(per_way / per_page - 1e-9)
     distance = ways * dev.atom_bytes
     stay = np.clip(1.0 - start - 1.0 / np.maximum(mean_run, 1.0), 0.0, 1.0)
     chances = np.maximum(1.0, reachable * np.minimum(1.0, distance / np.maximum(row_bytes, 1.0)))
@@ -209,15 +215,18 @@ def reads_per_activation(
     return np.asarray(np.clip(touch * reachable / np.maximum(opened, 1e-30), 1.0, per_page))
 
 
-def atom_ns(
+Limits = tuple[FloatArray, FloatArray, FloatArray]
+
+
+def atom_limits(
     dev: Device,
     ports: FloatArray,
     window: FloatArray,
     reads: FloatArray,
     sparse: FloatArray,
     mapping: str = "group",
-) -> FloatArray:
-    """Mean time between atoms of one port, ns.
+) -> Limits:
+    """What columns, activations and the window each allow: least time between atoms of one port, ns.
 
     Args:
         dev, ports: the device and how many ports share the stream.
@@ -235,11 +244,33 @@ def atom_ns(
     activate = np.maximum(np.maximum(rrd, dev.tfaw_ns / 4.0), dev.row_bus_ns) / reads
     loaded = dev.cl_ns + dev.burst_ns + 3.3 * dev.tck_ns + (dev.trp_ns + dev.trcd_ns) / reads
     little = ports / window * loaded * (1.0 + 0.91 * sparse * np.sqrt(ports / window))
-    peak = np.maximum(np.maximum(column, activate), little)
+    return column, activate, little
+
+
+def combined(dev: Device, limits: Limits) -> FloatArray:
+    """Time under three limits, refresh included.
+
+    Limits of streams that are fetched together may be summed first: one stream's activations hide under
+    another's columns.
+    """
+    column, activate, little = limits
+    peak = np.maximum(np.maximum(np.maximum(column, activate), little), 1e-30)
     norm = peak * ((column / peak) ** NORM + (activate / peak) ** NORM + (little / peak) ** NORM) ** (
         1.0 / NORM
     )
     return np.asarray(norm * dev.refresh)
+
+
+def atom_ns(
+    dev: Device,
+    ports: FloatArray,
+    window: FloatArray,
+    reads: FloatArray,
+    sparse: FloatArray,
+    mapping: str = "group",
+) -> FloatArray:
+    """Mean time between atoms of one port, ns; arguments as `atom_limits`."""
+    return combined(dev, atom_limits(dev, ports, window, reads, sparse, mapping))
 
 
 def unevenness(touch: FloatArray) -> FloatArray:

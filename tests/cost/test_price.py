@@ -13,13 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from systems_by_hand import GROUP, SHAPE, SYSTEMS, N, System, dense, kept, table
 
+from dse.cost.budget import multiply_j
 from dse.cost.explain import explain
 from dse.cost.ledger import Ledger
+from dse.cost.machine import machine
 from dse.cost.price import METRICS, price
 from dse.cost.statistics import Statistics, statistics
 from dse.cost.work import PASS_OVERHEAD, quick_select
 from dse.cost.workload import Workload
 from dse.errors import BadInput, DseError
+from dse.hardware.components import COMPONENTS
 from dse.hardware.parameters import DRAM_KINDS, PARAMETERS
 from dse.hardware.presets import load_preset, preset_names
 from dse.profiles.schema import Form, ModelShape, counter_columns
@@ -301,6 +304,86 @@ def test_an_override_reaches_the_price() -> None:
         price(ALL, design, Workload(), ("energy_j",), o)["energy_j"] for o in (None, {"exponent_pj": 50.0})
     )
     assert (dear > base).all()
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_every_constant_moves_a_metric(name: str) -> None:
+    """Half as much again of any constant changes energy, area or time of some hand-written setting."""
+    wanted = [m for m in METRICS if m != "bound"]
+    fast: dict[str, Any] = {**load_preset("topick"), "clock_ghz": 2.0}
+    for design in (load_preset("topick"), fast):
+        base, more = (
+            price(ALL, design, Workload(), wanted, o) for o in (None, {name: COMPONENTS[name].value * 1.5})
+        )
+        for metric in wanted:
+            change = np.abs(more[metric] - base[metric]) / base[metric]
+            if change.max() > 1e-9:
+                return
+    pytest.fail(f"{name} changes nothing")
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_presets_run_within_the_nominal_clock(preset: str) -> None:
+    slow, own = (
+        price(ALL, load_preset(preset) | changes, Workload(), ("area_mm2",))["area_mm2"]
+        for changes in ({"clock_ghz": 0.01}, {})
+    )
+    assert own == pytest.approx(slow)
+
+
+def test_nothing_faster_is_free() -> None:
+    """Everything that may shorten a step costs area, and beyond the nominal clock energy too."""
+    design = load_preset("topick")
+    names = list(SYSTEMS)
+    for name, values in NEVER_SLOWER.items():
+        axis = np.asarray([v for v in values if v >= float(design[name])])[None, :]
+        if name == "clock_ghz":
+            axis = np.asarray([[0.7, 1.0, 3.0]])  # 0.615 GHz is nominal at 65 nm
+        if name == "dram_channel_gbps":
+            axis = np.asarray([[32.0, 64.0, 200.0]])
+        area = price(ALL, {**design, name: axis}, Workload(), ("area_mm2",))["area_mm2"]
+        users = {"select_comparators": "spatten", "accumulators": "spatten", "search_engines": "a3",
+                 "scoreboard_entries": "token-picker", "slow_gbps": "adore"}  # fmt: skip
+        row = np.broadcast_to(area, (ALL.settings, axis.size))[names.index(users.get(name, "dense"))]
+        assert (np.diff(row) > 0).all(), name
+
+
+def test_overhead_follows_widths_and_node_by_pen() -> None:
+    """1.62 pJ of 8 x 8 bits at 45 nm: 1.5 pJ for 12 x 4 bits at 65 nm, three times that for 12 x 12."""
+    dear = load_preset("topick")
+    for changes, picojoules in (
+        ({}, 1.62 * 48 / 64 * (65 / 45) ** 0.57),
+        ({"multiplier_bits": 12}, 1.62 * 144 / 64 * (65 / 45) ** 0.57),
+        ({"node_nm": 28.0}, 1.62 * 48 / 64 * (28 / 45) ** 0.57),
+    ):
+        each, bare = (
+            float(multiply_j(machine({**dear, **changes, **o}))) for o in ({}, {"overhead_pj_per_op": 0})
+        )
+        assert (each - bare) * 1e12 == pytest.approx(picojoules)
+
+
+def test_scales_beside_a_stream_hide_their_activations() -> None:
+    """2 bytes of scale per 32-byte row: 1 / 16 more bytes take about 1 / 16 more time, not a tenth and more."""
+    plain, scaled = (Form((4,), 4, 12, k_scale_bits=b, v_scale_bits=b) for b in (0, 16))
+    stats = statistics([plain, scaled], np.stack([table(dense().counts)] * 2), SHAPE, N)
+    found = price(
+        stats,
+        load_preset("topick-gqa") | {"heads_in_flight": 8},
+        Workload(batch=32),
+        ("latency_s", "dram_bytes"),
+    )
+    for metric, most in (("dram_bytes", 0.064), ("latency_s", 0.08)):
+        assert 0.06 < found[metric][1] / found[metric][0] - 1 < most, metric
+
+
+def test_scores_that_wait_for_a_row_are_written_and_read() -> None:
+    system = SYSTEMS["spatten"]
+    energy = explain(
+        statistics([system.form], table(system.counts)[None], SHAPE, N), load_preset("spatten"), Workload()
+    )["energy_j"]
+    # 24 bits of score per row against 12 bits x 64: read once like a key plane of 3 / 64 of the width.
+    assert energy["sram scores"] > 0
+    assert energy["sram scores"] < energy["sram key"] / 8
 
 
 def test_price_leaves_its_arguments_alone() -> None:

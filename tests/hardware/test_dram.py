@@ -154,6 +154,46 @@ def test_peak_of_a_channel_is_that_of_its_ports() -> None:
     assert device.atom_bytes / device.burst_ns * device.ports == pytest.approx(32.0)
 
 
+def test_a_faster_channel_costs_phy_area_and_power() -> None:
+    own, twice, half = (dram.device(DRAM_KINDS.index("hbm2"), gbps) for gbps in (0.0, 64.0, 16.0))
+    for name in ("phy_mm2", "phy_mw", "background_mw"):
+        assert getattr(twice, name) == pytest.approx(2 * getattr(own, name))
+        assert getattr(half, name) == pytest.approx(getattr(own, name))
+
+
+def test_streams_fetched_together_hide_activations_under_columns() -> None:
+    """Two rows of three limits in turn (columns bind one, activations the other) cost no more than one by one."""
+    device = dram.device(DRAM_KINDS.index("hbm2"))
+    long, short = (np.float64(x) for x in (100.0, 1.0)), (np.float64(x) for x in (12.0, 36.0))
+    (a, b), (c, d), none = long, short, np.float64(0)
+    apart = dram.combined(device, (a, b, none)) + dram.combined(device, (c, d, none))
+    together = dram.combined(device, (a + c, b + d, none))
+    assert together == pytest.approx(112 * device.refresh, rel=1e-3)
+    assert apart == pytest.approx(136 * device.refresh, rel=1e-3)
+
+
+def test_a_dense_stream_opens_whole_pages_by_pen() -> None:
+    """2,688 atoms on 16 ports x 4 groups are 42 per group: two pages of 32, 21 reads each."""
+    device, one = dram.device(DRAM_KINDS.index("hbm2")), np.float64(1)
+    for atoms, reads in ((2688, 21), (2048, 32), (4096, 32), (640, 10), (32, 1)):
+        found = dram.reads_per_activation(
+            device, np.float64(16), one, one, np.float64(atoms / 3), one, np.float64(96), np.float64(96),
+            np.float64(atoms),
+        )  # fmt: skip
+        assert found == pytest.approx(reads)
+
+
+def test_background_holds_refresh_by_pen() -> None:
+    """Simulated: 65 mW and 61 nJ every 3.9 us; DDR4 493 mW and 665 nJ every 7.8 us, times 0.47."""
+    for kind, milliwatts in (
+        ("hbm2", 65 + 61 / 3.9),
+        ("hbm2-legacy", 65 + 61 / 3.9),
+        ("ddr4", 0.47 * (493 + 665 / 7.8)),
+    ):
+        device = dram.device(DRAM_KINDS.index(kind))
+        assert device.background_mw == pytest.approx(milliwatts, rel=0.02)
+
+
 @pytest.mark.parametrize("kind", DRAM_KINDS)
 def test_every_device_has_a_source(kind: str) -> None:
     row = dram.device_rows()[kind]

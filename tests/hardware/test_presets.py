@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dse.errors import BadInput
+from dse.hardware.dram import device_rows
 from dse.hardware.parameters import PARAMETERS, check_design, check_value
 from dse.hardware.presets import load_preset, preset_names, read_preset
 
@@ -29,9 +30,17 @@ def test_presets_are_complete_and_sourced(name: str) -> None:
 def test_topick_matches_bandwidth_with_lanes() -> None:
     """512 bytes per cycle of DRAM feed 16 lanes of 64 elements of 4 bit."""
     d = load_preset("topick")
-    per_cycle = float(d["dram_channels"]) * float(d["dram_channel_gbps"]) / float(d["clock_ghz"])
+    assert d["dram_channel_gbps"] == 0
+    channel_gbps = float(device_rows()[str(d["dram"])]["channel_gbps"])
+    per_cycle = float(d["dram_channels"]) * channel_gbps / float(d["clock_ghz"])
     assert per_cycle == 512
     assert float(d["lanes"]) * float(d["multipliers"]) * float(d["multiplier_bits"]) / 8 == per_cycle
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_leave_the_bandwidth_of_a_channel_to_the_device(name: str) -> None:
+    """So that an axis over `dram` does not give LPDDR5 the channels of HBM2."""
+    assert load_preset(name)["dram_channel_gbps"] == 0
 
 
 def test_gqa_preset_only_widens_what_a_query_group_needs() -> None:
