@@ -201,6 +201,8 @@ def stream_decisions(
     uses the latest lower bound of every token that has answered so far, its own included; of answers that
     arrive together, those of older tokens come first.
 
+    A row that would end empty (flatter than the threshold) keeps the token visited first.
+
     A stretch of `lag` times is one array operation: which answers arrive in it was decided before it began.
     `event_loop` in the tests is the plain simulation that this must equal.
 
@@ -220,6 +222,10 @@ def stream_decisions(
     asked = [np.zeros(shape, bool) for _ in range(len(lower) + 1)]  # chunk b was asked for; last: survivors
     asked[0][:] = (np.arange(places)[:, None] <= first + np.arange(len(visible)))[:, None, None, None]
     d = _in_flight(low, weight, above, asked, lag) if lag else _depth_first(low, weight, above, asked)
+    # A row flatter than the threshold may lose every token: then the first one visited is taken after all.
+    empty = ~asked[-1].any(axis=0)
+    for mask in asked:
+        mask[0] |= empty
     masks = [_key_order(mask, first, lower[0].shape[-1], sink_first) for mask in asked]
     with np.errstate(divide="ignore"):
         ln_d = (np.log(d) + reference)[..., None]

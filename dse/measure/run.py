@@ -22,7 +22,7 @@ import numpy as np
 from dse.algorithms import build
 from dse.algorithms.contract import Algorithm
 from dse.algorithms.quantize import FLOAT_BITS
-from dse.errors import BadInput
+from dse.errors import BadInput, DseError
 from dse.measure.accuracy import accuracy
 from dse.measure.calibrate import WIDTHS, load_scales
 from dse.measure.material import PARTS, Window, prepare, windows
@@ -110,6 +110,10 @@ def _measure_one(job: Job, number: int, context: int, folders: Sequence[Path]) -
     chosen = _windows(job, context)
     header = _header(job, algorithm, context, chosen)
     result = score(_model(job.model), algorithm, load_scales(job.scales), chosen, folders)
+    if not (np.isfinite(result.nll).all() and np.isfinite(result.counters).all()):
+        raise DseError(
+            f"{algorithm.name} {dict(algorithm.settings)}: the loss is not a number; nothing was kept"
+        )
     save_score(_shard(job, header, context), result, header)
     return number
 

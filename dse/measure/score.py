@@ -234,6 +234,8 @@ def load_score(path: Path, header: str) -> Score | None:
         return None
     if fields["histograms"].shape != (*shape[:2], len(HISTOGRAMS), HISTOGRAM_BINS):
         return None
+    if not all(np.isfinite(fields[name]).all() for name in names):
+        return None
     fields["output_error"] = float(fields["output_error"])
     for name in ("nll", "dense_nll", "kl"):
         fields[name] = fields[name].astype(np.float64)

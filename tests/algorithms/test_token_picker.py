@@ -52,6 +52,9 @@ def event_loop(lower, width, visible, ln_threshold, *, lag, sink_first):
                 survivors[row][token] = True
             else:
                 heapq.heappush(queue, (time + lag, place, b + 1))
+        if not survivors[row].any():
+            for mask in (*fetched, survivors):
+                mask[row][order[0]] = True
     return fetched, survivors
 
 
@@ -133,12 +136,23 @@ def test_stream_decisions_equal_the_event_loop(lag, sink_first):
     for widths in [(4, 4, 4), (6, 6), (4, 4)]:
         q, k, unit, visible = random_case(rng, widths)
         lower, width = score_bounds(q, k, unit, widths, 1.0)
-        arguments = (lower, width, visible, np.log(0.01))
+        arguments = (lower, width, visible, np.log(rng.choice([0.01, 0.1, 0.5])))
         fast = stream_decisions(*arguments, lag=lag, sink_first=sink_first)
         slow = event_loop(*arguments, lag=lag, sink_first=sink_first)
         for a, b in zip(fast[0], slow[0], strict=True):
             assert (a == b).all()
         assert (fast[1] == slow[1]).all()
+        assert fast[1].any(axis=-1).all()
+
+
+@pytest.mark.parametrize("mode", ["stream", "breadth"])
+@pytest.mark.parametrize("lag", [0, 3, 64])
+def test_a_row_flatter_than_the_threshold_keeps_one_token(mode, lag):
+    call = make_call(np.random.default_rng(5))
+    flat = Call(0, 1, call.q * 0, call.k, call.v, call.first, call.context, call.scales)
+    attended = build("token-picker", {"threshold": 0.3, "mode": mode, "lag": lag}).attend(flat)
+    assert attended.v_mask.any(axis=-1).all()
+    assert np.isfinite(attended.out).all()
 
 
 CHUNKINGS = ["4+4+4", "6+6", "12", "4+4", "6+2", "2+2+2+2+2+2", "3+3+3+3", "6+3+3", "8+8", "1+1+1+1+1+1+1+1"]

@@ -7,7 +7,7 @@ import pytest
 
 import dse.measure.run as run_module
 from dse.algorithms import build
-from dse.errors import BadInput
+from dse.errors import BadInput, DseError
 from dse.measure.calibrate import calibrate, save_scales
 from dse.measure.run import Job, check_widths, measure, pack
 from dse.profiles.profile import setting_key
@@ -67,6 +67,20 @@ def test_a_killed_measurement_continues_from_its_shards(job, monkeypatch):
     monkeypatch.setattr(run_module, "score", real)
     whole = measure(job, 1, silent)
     assert len(whole.settings) == 3
+
+
+def test_a_loss_that_is_no_number_is_an_error_and_leaves_no_shard(job, monkeypatch):
+    real = run_module.score
+
+    def broken(*arguments):
+        result = real(*arguments)
+        result.nll[0, 0] = np.nan
+        return result
+
+    monkeypatch.setattr(run_module, "score", broken)
+    with pytest.raises(DseError, match="not a number"):
+        measure(job, 1, silent)
+    assert not list((job.output / "shards").iterdir())
 
 
 def test_a_damaged_shard_is_measured_again(job):
