@@ -26,10 +26,10 @@ from dse.errors import BadInput, DseError
 from dse.measure.accuracy import accuracy
 from dse.measure.calibrate import WIDTHS, load_scales
 from dse.measure.material import PARTS, Window, prepare, windows
-from dse.measure.score import Score, load_score, save_score, score
+from dse.measure.score import Score, load_score, read_header, save_score, score
 from dse.models.llama import Llama
 from dse.models.text import TEXT_NAME, TEXT_SHA256, books
-from dse.profiles.profile import Profile, build_profile
+from dse.profiles.profile import Profile, build_profile, setting_key
 from dse.profiles.schema import ACCURACY, SCHEMA_VERSION, Provenance, Setting
 
 Progress = Callable[[str, int, int], None]
@@ -169,52 +169,73 @@ def check_widths(algorithm: Algorithm) -> None:
             )
 
 
+def _collect(job: Job) -> tuple[list[Algorithm], list[int], dict[tuple[int, int], Score]]:
+    """Every shard in the folder that was measured on the job's material, whichever run measured it.
+
+    Returns: settings (the job's first, in its order), contexts ascending, and results by (setting, context).
+    """
+    settings = list(job.settings)
+    place = {setting_key(a.name, a.settings): i for i, a in enumerate(settings)}
+    found: dict[tuple[int, int], Score] = {}
+    for path in sorted((job.output / "shards").glob("*.npz")):
+        header = read_header(path)
+        try:
+            fields = json.loads(header or "")
+            algorithm = build(fields["algorithm"], fields["knobs"])
+            context = int(fields["context"])
+            if header != _header(job, algorithm, context, _windows(job, context)):
+                continue
+        except (ValueError, KeyError, TypeError, BadInput):
+            continue
+        result = load_score(path, str(header))
+        if result is None:
+            continue
+        key = setting_key(algorithm.name, algorithm.settings)
+        if key not in place:
+            place[key] = len(settings)
+            settings.append(algorithm)
+        found[place[key], context] = result
+    return settings, sorted({context for _, context in found}), found
+
+
 def pack(job: Job) -> Profile:
-    """The profile of all shards of `job` that are there; settings missing in every context are left out.
+    """The profile of all shards in the job's folder that were measured on its material, this run or earlier.
 
     Raises:
-        BadInput: there is no shard at all.
+        BadInput: there is no such shard.
     """
     model = _model(job.model)
-    found: dict[tuple[int, int], Score] = {}
-    chosen_of: dict[int, list[Window]] = {context: _windows(job, context) for context in job.contexts}
-    for number, algorithm in enumerate(job.settings):
-        for column, context in enumerate(job.contexts):
-            header = _header(job, algorithm, context, chosen_of[context])
-            result = load_score(_shard(job, header, context), header)
-            if result is not None:
-                found[number, column] = result
+    settings, contexts, found = _collect(job)
     rows = sorted({number for number, _ in found})
     if not rows:
         raise BadInput(f"{job.output}: no shard of this measurement; run it first")
-    shape = (len(rows), len(job.contexts))
+    shape = (len(rows), len(contexts))
     first = next(iter(found.values()))
     counters = np.full((*shape, *first.counters.shape), np.nan, np.float32)
     histograms = np.full((*shape, *first.histograms.shape), np.nan, np.float32)
     metrics = np.full((*shape, len(ACCURACY)), np.nan)
     window_nll = np.full((*shape, job.count), np.nan)
-    perplexity = np.full(len(job.contexts), np.nan)
-    for (number, column), result in found.items():
-        row = rows.index(number)
+    perplexity = np.full(len(contexts), np.nan)
+    for (number, context), result in found.items():
+        row, column = rows.index(number), contexts.index(context)
         counters[row, column], histograms[row, column] = result.counters, result.histograms
         metrics[row, column], window_nll[row, column] = accuracy(result)
         perplexity[column] = np.exp(result.dense_nll.mean())
-    settings = [Setting(a.name, dict(a.settings), a.form()) for a in (job.settings[r] for r in rows)]
-    used = {a.name: type(a).defaults() for a in (job.settings[r] for r in rows)}
+    kept = [settings[r] for r in rows]
     return build_profile(
         name=job.name,
         phase="decode",
         shape=model.shape,
-        contexts=job.contexts,
-        settings=settings,
+        contexts=contexts,
+        settings=[Setting(a.name, dict(a.settings), a.form()) for a in kept],
         counters=counters,
         histograms=histograms,
         accuracy=metrics,
         window_nll=window_nll,
-        mean_context=np.array([(c * 3 // 4 + 1 + c) / 2 for c in job.contexts]),
+        mean_context=np.array([(c * 3 // 4 + 1 + c) / 2 for c in contexts]),
         baseline_perplexity=perplexity,
-        provenance=_provenance(job, model, chosen_of),
-        defaults=used,
+        provenance=_provenance(job, model, {c: _windows(job, c) for c in contexts}),
+        defaults={a.name: type(a).defaults() for a in kept},
     )
 
 
@@ -226,9 +247,9 @@ def _provenance(job: Job, model: Llama, chosen: dict[int, list[Window]]) -> Prov
         model=model.name,
         model_sha256=model.sha256,
         text=f"{TEXT_NAME}, {job.part} part ({low:.0%} to {high:.0%} of every book), context "
-        + ", ".join(str(c) for c in job.contexts),
+        + ", ".join(str(c) for c in chosen),
         text_sha256=TEXT_SHA256,
-        windows=tuple((w.book, w.start) for c in job.contexts for w in chosen[c]),
+        windows=tuple((w.book, w.start) for c in chosen for w in chosen[c]),
         seed=job.seed,
         command=job.command,
         versions=versions,
@@ -238,11 +259,6 @@ def _provenance(job: Job, model: Llama, chosen: dict[int, list[Window]]) -> Prov
             f"(sha256 {_sha256(job.scales)[:16]}); output_error on the first 4 windows"
         ),
     )
-
-
-def rebuild_algorithms(settings: Iterable[Setting]) -> list[Algorithm]:
-    """Algorithms of a profile's settings, to measure the same grid again."""
-    return [build(s.algorithm, dict(s.knobs)) for s in settings]
 
 
 def quiet_workers() -> None:

@@ -219,6 +219,15 @@ def save_score(path: Path, result: Score, header: str) -> None:
     temporary.replace(path)
 
 
+def read_header(path: Path) -> str | None:
+    """What the shard at `path` says it belongs to; None where it cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return str(data["header"])
+    except UNREADABLE:
+        return None
+
+
 def load_score(path: Path, header: str) -> Score | None:
     """The shard at `path`; None where it is missing, unreadable, or belongs to something else."""
     names = ("nll", "dense_nll", "distant", "kl", "agree", "output_error", "counters", "histograms")

@@ -91,6 +91,14 @@ def test_a_damaged_shard_is_measured_again(job):
     assert second.checksum == first.checksum
 
 
+def test_a_second_run_in_the_folder_adds_to_the_profile(job):
+    from dataclasses import replace
+
+    measure(replace(job, settings=job.settings[:1]), 1, silent)
+    both = measure(replace(job, settings=job.settings[1:2]), 1, silent)
+    assert sorted(s.algorithm for s in both.settings) == ["dense", "token-picker"]
+
+
 def test_another_measurement_in_the_same_folder_is_never_mixed_in(job, model):
     measure(job, 1, silent)
     model.sha256 = "11"
