@@ -17,6 +17,7 @@ from profiles.synthetic import profile
 from dse.errors import BadInput
 from dse.hardware.components import COMPONENTS
 from dse.hardware.presets import load_preset
+from dse.hardware.processors import load_processor
 from dse.profiles.store import write_profile
 from dse.space import load_space, parse_resolved, shipped_spaces
 from dse.space.axes import axis_values
@@ -88,6 +89,39 @@ def test_the_baseline_stands_on_the_base_design_with_the_single_values_of_the_sp
     assert other.knobs["k_bits"] == 8
     assert other.hardware["lanes"] == 4
     assert load(TEXT, tmp_path, "hardware.lanes=8").baseline.hardware["lanes"] == 8
+
+
+def test_a_processor_as_the_baseline(tmp_path: Path) -> None:
+    space = load(TEXT, tmp_path, "baseline.processor=titan-xp", "baseline.parameters.power_w=110")
+    processor = space.baseline.processor
+    assert processor.values == {**load_processor("titan-xp").values, "power_w": 110}
+    assert processor.entries["launch_us"] == load_processor("titan-xp").entries["launch_us"]
+    assert str(space.baseline) == "titan-xp, 32-bit"
+    assert (
+        space.digest()
+        != load(TEXT, tmp_path, "baseline.processor=titan-xp").digest()
+        != load(TEXT, tmp_path).digest()
+    )
+    with pytest.raises(BadInput, match="is a processor"):
+        space.baseline_rows()
+    assert str(load(TEXT, tmp_path, "baseline.v_bits=8").baseline) == "dense, 12/8-bit"
+
+
+def test_a_resolved_processor_needs_no_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('schema = 1\nbase = "h200"\n[processor]\npower_w = 500\n')
+    space = load(TEXT, tmp_path, "baseline.processor=mine.toml")  # beside the space
+    assert str(space.baseline) == "mine, 16-bit"
+    assert space.baseline.processor["power_w"] == 500
+    (tmp_path / "mine.toml").unlink()
+    again = load(space.to_toml(), tmp_path)
+    assert again.plain() == space.plain()
+    assert again.digest() == space.digest()
+    read = parse_resolved(space.to_toml(), "space.toml")
+    assert read.plain() == space.plain()
+    lines = [line for line in space.to_toml().splitlines() if not line.startswith("power_w")]
+    for parse in (lambda text: parse_resolved(text, "space.toml"), lambda text: load(text, tmp_path)):
+        with pytest.raises(BadInput, match="baseline"):
+            parse("\n".join(lines))
 
 
 def test_the_resolved_form_is_enough_and_has_the_same_digest(tmp_path: Path) -> None:
@@ -214,6 +248,17 @@ ERRORS = [
     ("[constraints]", "[baseline]\nkbits = 3\n[constraints]", "baseline.kbits: unknown key; did you mean 'k_bits'?"),
     ("[constraints]", "[baseline]\nk_bits = 16\n[constraints]", "baseline: dense.k_bits: 16 was not measured"),
     ("[constraints]", '[baseline]\nalgorithm = "dens"\n[constraints]', "baseline.algorithm: 'dens' is not in profile"),
+    ("[constraints]", '[baseline]\nprocessor = "titanxp"\n[constraints]', "space.toml:27: baseline.processor: no processor or file 'titanxp'; did you mean 'titan-xp'?"),
+    ("[constraints]", '[baseline]\nprocessor = 3\n[constraints]', "baseline.processor: found 3; must be a path or one of a100-40gb"),
+    ("[constraints]", '[baseline]\nprocesor = "h200"\n[constraints]', "baseline.procesor: unknown key; did you mean 'processor'?"),
+    ("[constraints]", '[baseline]\nprocessor = "h200"\nalgorithm = "dense"\n[constraints]', "space.toml:28: baseline.algorithm: stands beside processor"),
+    ("[constraints]", '[baseline]\nprocessor = "h200"\nk_bits = 8\n[constraints]', "space.toml:28: baseline.k_bits: stands beside processor"),
+    ("[constraints]", '[baseline]\nprocessor = "h200"\n[baseline.hardware]\nlanes = 4\n[constraints]', "baseline.hardware: stands beside processor"),
+    ("[constraints]", '[baseline]\nprocessor = "h200"\nparameter = 8\n[constraints]', "baseline.parameter: unknown key; did you mean 'parameters'?"),
+    ("[constraints]", '[baseline]\nprocessor = "h200"\nparameters.power = 8\n[constraints]', "baseline.parameters.power: unknown key; did you mean 'power_w'?"),
+    ("[constraints]", '[baseline]\nprocessor = "h200"\nparameters.power_w = -8\n[constraints]', "baseline.parameters.power_w: found -8; must be a number from"),
+    ("[constraints]", '[baseline]\nprocessor = "h200"\nparameters = 8\n[constraints]', "baseline.parameters: found 8; must be a table"),
+    ("[constraints]", "[baseline]\nparameters.power_w = 8\n[constraints]", 'baseline.parameters: belongs to a processor; name one with processor = "..."'),
     ("[constraints]", "[baseline.hardware]\nlanes = [4, 8]\n[constraints]", "baseline.hardware.lanes: must be one value"),
     ("[constraints]", "[components]\nx = 1\n[constraints]", "components.x: unknown key"),
     ("schema = 1", "schema = ", "space.toml: not TOML"),

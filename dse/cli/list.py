@@ -65,6 +65,30 @@ def _hardware() -> list[Entry]:
     return entries
 
 
+def _processors() -> list[Entry]:
+    from dse.hardware.processors import PROCESSOR_PARAMETERS, load_processor, processor_names
+
+    entries = []
+    for name in processor_names():
+        processor = load_processor(name)
+        values = {
+            key: {"value": value, "unit": PROCESSOR_PARAMETERS[key].unit,
+                  "source": processor.entries[key].source, "confidence": processor.entries[key].confidence}
+            for key, value in processor.values.items()
+        }  # fmt: skip
+        entries.append({
+            "name": name,
+            "description": processor.description,
+            "operand_bits": values["operand_bits"]["value"],
+            "peak_tflops": processor["peak_tflops"],
+            "memory_gbps": processor["memory_gbps"],
+            "layer_launch_us": processor["attention_launches"] * processor["launch_us"],
+            "power_w": processor["power_w"],
+            "parameters": values,
+        })  # fmt: skip
+    return entries
+
+
 def _parameters() -> list[Entry]:
     from dse.hardware.parameters import PARAMETERS
 
@@ -139,6 +163,18 @@ _KINDS: Final[dict[str, tuple[Callable[[], list[Entry]], Sequence[Column]]]] = {
             _last("description"),
         ),
     ),
+    "processors": (
+        _processors,
+        (
+            _name(),
+            Column("operand_bits", "operand", "bit", text=str, priority=2),
+            Column("peak_tflops", "peak", "T/s", text=significant, priority=1),
+            Column("memory_gbps", "memory", "GB/s", text=significant),
+            Column("layer_launch_us", "launches", "us/layer", text=significant, priority=1),
+            Column("power_w", "power", "W", text=significant, priority=3),
+            _last("description"),
+        ),
+    ),
     "parameters": (_parameters, (_name(), _text("valid", 1, shrink_to=36), _last("description"))),
     "profiles": (
         _profiles,
@@ -172,6 +208,7 @@ def command(environment: Environment, kind: str) -> None:
     spaces      shipped spaces, ready to sweep
     algorithms  attention algorithms and their knobs
     hardware    named designs, to start from with base = "..."
+    processors  GPUs and CPUs to compare with: [baseline] processor = "..."
     parameters  hardware axes a space may name under [hardware]
     profiles    measured profiles that come with the package
     components  constants behind area, energy and time, with their sources

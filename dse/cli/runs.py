@@ -6,20 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dse.charts.labels import brief
-
 if TYPE_CHECKING:
     from dse.charts.front import Fronts
     from dse.space import Space
 
 
 def baseline_name(space: Space) -> str:
-    """What speedups refer to, in words: `dense, 12-bit, on topick-gqa`."""
-    knobs = space.baseline.knobs
-    widths = [brief(knobs[name]) for name in ("k_bits", "v_bits") if name in knobs]
-    operand = f", {'/'.join(dict.fromkeys(widths))}-bit" if widths else ""
+    """What speedups refer to, in words: `dense, 12-bit, on topick-gqa`, or `titan-xp, 32-bit`."""
+    if space.baseline.processor is not None:
+        return str(space.baseline)
     where = "a design of its own" if space.base == "explicit" else space.base
-    return f"{space.baseline.algorithm}{operand}, on {where}"
+    return f"{space.baseline}, on {where}"
 
 
 def title(space: Space) -> str:

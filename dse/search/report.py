@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dse.cost.processor import price_processor
+from dse.cost.workload import Workload
 from dse.profiles.lookup import leave_one_out
 from dse.profiles.profile import canonical
 from dse.search.front import hypervolume
@@ -28,6 +30,9 @@ BUDGETS = (0.003, 0.01, 0.03, 0.1)
 
 WORTH = 1.02
 """A gain below 2 % is called none: component constants are not known that well."""
+
+LAUNCH_BOUND = 0.5
+"""From this share of launches in a processor's attention time on, the reader is told."""
 
 REFERENCE_MARGIN = 0.1
 """The default reference point lies this share beyond the worst value on any algorithm's front."""
@@ -251,6 +256,7 @@ def interpolation_errors(space: Space) -> dict[str, float]:
 
 def describe(space: Space) -> dict[str, Any]:
     """What a space holds, without running it: sizes per algorithm, axes, baseline, profile, notes."""
+    baseline, notes = _describe_baseline(space)
     algorithms = {}
     for name, resolution in space.resolutions.items():
         interpolated = sum(s.status != "measured" for s in resolution.sources)
@@ -274,19 +280,38 @@ def describe(space: Space) -> dict[str, Any]:
             name: {k: v for k, v in (("min", x.low), ("max", x.high)) if v is not None}
             for name, x in space.constraints.items()
         },
-        "baseline": {
-            "algorithm": space.baseline.algorithm,
-            "knobs": dict(space.baseline.knobs),
-            "hardware": dict(space.baseline.hardware),
-        },
+        "baseline": baseline,
         "profile": {"name": space.profile.name, "checksum": space.profile.checksum},
         "context": space.workload.context,
-        "mean_context": float(
-            space.profile.mean_context[space.profile.context_index(space.workload.context)]
-        ),
-        "notes": list(space.notes),
+        "mean_context": mean_context(space),
+        "notes": notes,
         "digest": space.digest(),
     }
+
+
+def mean_context(space: Space) -> float:
+    """Mean visible tokens of the space's context bucket."""
+    return float(space.profile.mean_context[space.profile.context_index(space.workload.context)])
+
+
+def _describe_baseline(space: Space) -> tuple[dict[str, Any], list[str]]:
+    """The baseline as it is reported, and the space's notes with what must be known about it."""
+    base, notes = space.baseline, list(space.notes)
+    if base.processor is None:
+        about = {"algorithm": base.algorithm, "knobs": dict(base.knobs), "hardware": dict(base.hardware)}
+        return about, notes
+    w = space.workload
+    workload = Workload(phase=w.phase, context=w.context, batch=w.batch)
+    price = price_processor(base.processor, space.profile.shape, mean_context(space), workload, w.grouped)
+    share = price.attention.launch_s / price.latency_s if price.latency_s > 0 else 0.0
+    if share > LAUNCH_BOUND:
+        launch = base.processor.entries["launch_us"]
+        notes.append(
+            f"the baseline {base.processor.name} spends {share:.0%} of its attention time on starting operations "
+            f"({launch.value:g} us each, confidence {launch.confidence}): speedups over it mostly measure that"
+        )
+    values = {"parameters": base.processor.values, "bound": price.attention.bound, "launch_share": share}
+    return {"processor": base.processor.name, **values}, notes
 
 
 def peak_memory_bytes() -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dse.cost.processor import price_processor
 from dse.cost.statistics import Statistics, statistics_from
 from dse.cost.workload import Workload
 from dse.errors import BadInput, DseError, nearest
@@ -21,7 +22,7 @@ from dse.profiles.schema import ACCURACY, KnobValue
 from dse.search.front import nondominated
 from dse.search.metrics import BaselinePrice, BestDense, Meter, Pricer, Rows
 from dse.search.report import describe as describe
-from dse.search.report import front_table, summary
+from dse.search.report import front_table, mean_context, summary
 from dse.search.shards import (
     Chunk,
     Found,
@@ -163,6 +164,12 @@ class _Run:
             yield Chunk(name, first, tuple(s.knobs for s in selection.settings), rows, grid)
 
     def _baseline(self, meter: Meter) -> BaselinePrice:
+        processor = self.space.baseline.processor
+        if processor is not None:
+            n = mean_context(self.space)
+            shape, grouped = self.space.profile.shape, self.space.workload.grouped
+            theirs = price_processor(processor, shape, n, meter.workload, grouped)
+            return BaselinePrice(theirs.latency_s, theirs.energy_j, theirs.dram_bytes, theirs.rest_s)
         selection = self.space.baseline_rows()
         rows = Rows(
             self._statistics(selection),

@@ -12,6 +12,7 @@ from typing import Any
 
 from dse.errors import BadInput
 from dse.hardware.parameters import PARAMETERS, HardwareValue
+from dse.hardware.processors import Processor
 from dse.profiles.lookup import Resolution, Selection, resolve, select
 from dse.profiles.profile import Profile
 from dse.profiles.schema import KnobValue
@@ -48,11 +49,33 @@ class AlgorithmSpec:
 
 @dataclass(frozen=True)
 class Baseline:
-    """The one point all speedups refer to: a knob setting on a complete design."""
+    """The one point all speedups refer to: a knob setting on a complete design, or a processor.
+
+    With a processor, `algorithm` is empty: it computes dense attention at its own operand width.
+    """
 
     algorithm: str
     knobs: Mapping[str, KnobValue]
     hardware: Mapping[str, HardwareValue]
+    processor: Processor | None = None
+
+    @classmethod
+    def on(cls, processor: Processor) -> Baseline:
+        """A processor as the baseline."""
+        return cls("", {}, {}, processor)
+
+    def __str__(self) -> str:
+        """``dense, 12-bit`` or ``titan-xp, 32-bit``; `dense, 8/12-bit` where K and V differ."""
+        if self.processor is not None:
+            return str(self.processor)
+        widths = [f"{float(self.knobs[name]):g}" for name in ("k_bits", "v_bits") if name in self.knobs]
+        return f"{self.algorithm}, {'/'.join(dict.fromkeys(widths))}-bit" if widths else self.algorithm
+
+    def plain(self) -> dict[str, Any]:
+        """The table ``[baseline]`` in full: reading it needs neither a preset nor a processor's file."""
+        if self.processor is not None:
+            return {"processor": self.processor.name, "parameters": self.processor.values}
+        return {"algorithm": self.algorithm, **self.knobs, "hardware": dict(self.hardware)}
 
 
 @dataclass(frozen=True)
@@ -120,7 +143,9 @@ class Space:
         }
 
     def baseline_rows(self) -> Selection:
-        """The baseline's profile row."""
+        """The baseline's profile row; a processor has none."""
+        if self.baseline.processor is not None:
+            raise BadInput(f"space {self.name!r}: its baseline is a processor, which has no profile row")
         knobs = {knob: [value] for knob, value in self.baseline.knobs.items()}
         return select(self.profile, self.baseline.algorithm, knobs, self.workload.context, defaults={})
 
@@ -135,6 +160,7 @@ class Space:
         for key in ("name", "description"):
             plain.pop(key, None)
         plain["hardware"].pop("base")
+        plain["baseline"].pop("processor", None)  # as with the base, its values decide
         plain["workload"].pop("profile")  # its checksum stands for it
         text = json.dumps(_numbers(plain), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
@@ -177,11 +203,7 @@ class Space:
                 metric: {k: v for k, v in (("min", x.low), ("max", x.high)) if v is not None}
                 for metric, x in self.constraints.items()
             },
-            "baseline": {
-                "algorithm": self.baseline.algorithm,
-                **self.baseline.knobs,
-                "hardware": dict(self.baseline.hardware),
-            },
+            "baseline": self.baseline.plain(),
         }
         if self.components:
             table["components"] = dict(self.components)

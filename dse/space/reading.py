@@ -14,6 +14,7 @@ from dse.profiles.lookup import Grid, axes_of
 from dse.profiles.profile import PHASES, Profile
 from dse.profiles.schema import KnobValue
 from dse.profiles.store import load_profile
+from dse.space.against import processor_baseline
 from dse.space.axes import axis_values, scalar
 from dse.space.definition import DENSE, SCHEMA, AlgorithmSpec, Baseline, Space, WorkloadSpec
 from dse.space.goals import components, constraints, objectives
@@ -86,8 +87,6 @@ def parse_resolved(text: str, file: str) -> Space:
         )
         for name, knobs in _algorithm_tables(table, place).items()
     }
-    written = (place / "baseline").table(table["baseline"])
-    knobs = {k: v for k, v in written.items() if k not in ("algorithm", "hardware")}
     goals, reference = objectives(table, place)
     return Space(
         name=_text(table, place, "name", ""),
@@ -100,7 +99,7 @@ def parse_resolved(text: str, file: str) -> Space:
         objectives=goals,
         reference=reference,
         constraints=constraints(table, place),
-        baseline=Baseline(written.get("algorithm", DENSE), knobs, _design(written, place, hardware, base)),
+        baseline=_resolved_baseline(table, place, hardware, base),
         components=components(table, place),
     )
 
@@ -136,7 +135,7 @@ def _read(table: dict[str, Any], place: Place, name: str, folder: Path, profile:
         objectives=goals,
         reference=reference,
         constraints=constraints(table, place),
-        baseline=_baseline(table, place, profile, workload.context, hardware, base),
+        baseline=_baseline(table, place, folder, profile, workload.context, hardware, base),
         components=components(table, place),
         notes=notes,
         table=profile,
@@ -151,6 +150,8 @@ def _look_up(space: Space, place: Place) -> None:
         space.resolutions  # noqa: B018  (a cached property: computed for its errors)
     except BadInput as error:
         raise _placed(error, place, "algorithms") from None
+    if space.baseline.processor is not None:
+        return
     try:
         space.baseline_rows()
     except BadInput as error:
@@ -356,9 +357,23 @@ def _design(
     return {name: design[name] for name in PARAMETERS}
 
 
+def _resolved_baseline(
+    table: Mapping[str, Any],
+    place: Place,
+    hardware: Mapping[str, tuple[HardwareValue, ...]],
+    base: str,
+) -> Baseline:
+    written = (place / "baseline").table(table["baseline"])
+    if "processor" in written:
+        return processor_baseline(written, place / "baseline")
+    knobs = {k: v for k, v in written.items() if k not in ("algorithm", "hardware")}
+    return Baseline(written.get("algorithm", DENSE), knobs, _design(written, place, hardware, base))
+
+
 def _baseline(
     table: Mapping[str, Any],
     place: Place,
+    folder: Path,
     profile: Profile,
     context: int,
     hardware: Mapping[str, tuple[HardwareValue, ...]],
@@ -366,6 +381,9 @@ def _baseline(
 ) -> Baseline:
     here = place / "baseline"
     written = here.table(table.get("baseline", {}))
+    if "processor" in written:
+        knob_names = {knob for name in profile.algorithms for knob in profile.knobs(name)}
+        return processor_baseline(written, here, folder, knob_names)
     algorithm = written.get("algorithm", DENSE)
     if algorithm not in profile.algorithms:
         raise (here / "algorithm").error(
@@ -379,7 +397,10 @@ def _baseline(
         if knob in ("algorithm", "hardware"):
             continue
         if knob not in grid.values:
-            raise (here / knob).error(f"unknown key; {nearest(knob, ('algorithm', 'hardware', *grid.knobs))}")
+            if knob == "parameters":
+                raise (here / knob).error('belongs to a processor; name one with processor = "..."')
+            valid = ("algorithm", "hardware", "processor", *grid.knobs)
+            raise (here / knob).error(f"unknown key; {nearest(knob, valid)}")
         knobs[knob] = scalar(value, here / knob)
     try:
         full = axes_of(grid, {k: [v] for k, v in knobs.items()}, {})

@@ -10,7 +10,10 @@ import pandas as pd
 import pytest
 from profiles.synthetic import fields, profile
 
+from dse.cost.processor import price_processor
+from dse.cost.workload import Workload
 from dse.errors import BadInput, DseError
+from dse.hardware.processors import load_processor
 from dse.profiles.profile import build_profile
 from dse.search import shards
 from dse.search import sweep as sweeping
@@ -233,6 +236,29 @@ def test_describe_counts_without_running() -> None:
     assert about["points"] == space.size == 8 + 96 + 144
     assert about["hardware"] == {"lanes": [4, 8, 16, 32], "dram_channels": [1, 2, 4, 8]}
     assert about["baseline"]["knobs"] == {"k_bits": 12, "v_bits": 12, "scale": "head"}
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_ratios_are_over_the_processor_where_the_space_names_one(grouped: bool) -> None:
+    change = f"workload.grouped={str(grouped).lower()}"
+    usual = sweep(space_of(TABLE, change), pricer=price)
+    result = sweep(space_of(TABLE, change, "baseline.processor=xeon-e5-2640-v4"), pricer=price)
+    n = describe(space_of(TABLE))["mean_context"]
+    theirs = price_processor(load_processor("xeon-e5-2640-v4"), PROFILE.shape, n, Workload(), grouped)
+    front = result.front
+    assert (front["speedup"] * front["latency_s"]).to_numpy() == pytest.approx(theirs.latency_s)
+    assert (front["energy_saving"] * front["energy_j"]).to_numpy() == pytest.approx(theirs.energy_j)
+    assert (front["dram_reduction"] * front["dram_bytes"]).to_numpy() == pytest.approx(theirs.dram_bytes)
+    whole = front["speedup_end_to_end"] * (front["latency_s"] + front["rest_s"])
+    assert whole.to_numpy() == pytest.approx(theirs.latency_s + theirs.rest_s)
+    # Another baseline scales speedups: the same points win, and what is not over it stays as it was.
+    assert front["point"].tolist() == usual.front["point"].tolist()
+    for name in ("speedup_best_dense", "speedup_same_hardware", "attention_share"):
+        assert front[name].to_numpy() == pytest.approx(usual.front[name].to_numpy(), nan_ok=True), name
+    recorded = result.info["baseline"]
+    assert recorded["processor"] == "xeon-e5-2640-v4"
+    assert recorded["latency_s"] == theirs.latency_s
+    assert recorded["parameters"]["operand_bits"] == 32
 
 
 def test_one_point_ids_do_not_depend_on_the_rest_of_the_space() -> None:
