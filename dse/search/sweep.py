@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from dse.search.shards import (
     merge,
     search,
 )
+from dse.space import load_space
 from dse.space.definition import DENSE, SCHEMA, Limits, Space
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ class SweepResult:
 
 
 def sweep(
-    space: Space,
+    space: Space | str | Path | Mapping[str, Any],
     *,
     jobs: int = 1,
     engine: str = "loky",
@@ -86,6 +88,7 @@ def sweep(
     """Evaluate every point of `space` and keep its exact front.
 
     Args:
+        space: a space, or what `dse.space.load_space` makes one of: a TOML file, a shipped name, a dict.
         jobs: parallel workers; -1 uses all cores. engine: joblib backend, see `ENGINES`.
         progress: called with (points done, points of the space).
         seed: recorded; a sweep draws no random numbers.
@@ -100,6 +103,8 @@ def sweep(
         raise BadInput(f"engine {engine!r}: no such engine; {nearest(engine, ENGINES)}")
     if isinstance(jobs, bool) or jobs == 0 or jobs < -1:
         raise BadInput(f"jobs: {jobs}; must be a positive number, or -1 for all cores")
+    if not isinstance(space, Space):
+        space = load_space(space)
     started = time.perf_counter()
     run = _Run(space, _price() if pricer is None else pricer, jobs, engine, progress)
     found = run.search()
