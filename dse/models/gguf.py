@@ -74,7 +74,7 @@ def _reference() -> Any:
         import gguf
         import gguf.quants
     except ImportError:
-        raise BadInput("package gguf is not installed; run `pip install 'dse[lm]'`") from None
+        raise BadInput("package gguf is not installed; run `pip install '.[lm]'` in the checkout") from None
     return gguf
 
 
