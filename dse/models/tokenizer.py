@@ -76,7 +76,9 @@ def _build(vocabulary: dict[str, int], merges: list[tuple[str, str]], special: l
     try:
         from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     except ImportError:
-        raise BadInput("package tokenizers is not installed; run `pip install '.[lm]'` in the checkout") from None
+        raise BadInput(
+            "package tokenizers is not installed; run `pip install '.[lm]'` in the checkout"
+        ) from None
     inner = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     inner.pre_tokenizer = pre_tokenizers.Sequence(
         [
