@@ -13,7 +13,7 @@ from dse.cost.statistics import Statistics
 from dse.cost.workload import Workload
 from dse.profiles.profile import ACCURACY_COLUMN
 from dse.profiles.schema import ACCURACY
-from dse.search.names import PRICED
+from dse.space.names import PRICED
 
 FloatArray = NDArray[np.float64]
 

@@ -16,9 +16,9 @@ from dse.profiles.lookup import leave_one_out
 from dse.profiles.profile import canonical
 from dse.search.front import hypervolume
 from dse.search.metrics import BaselinePrice, Meter
-from dse.search.names import DERIVED, METRICS
 from dse.search.shards import Chunk, Found, Identity
 from dse.space.definition import DENSE, Space
+from dse.space.names import DERIVED, METRICS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,9 +8,9 @@ from typing import Any
 from dse.errors import nearest
 from dse.hardware.components import COMPONENTS
 from dse.profiles.profile import canonical
-from dse.search.names import METRICS
 from dse.space.axes import scalar
 from dse.space.definition import Limits
+from dse.space.names import METRICS
 from dse.space.source import Place
 
 OBJECTIVES = {"speedup": True, "nll_increase": False}

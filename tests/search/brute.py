@@ -15,8 +15,8 @@ from dse.cost.workload import Workload
 from dse.profiles.lookup import select, take
 from dse.profiles.profile import ACCURACY_COLUMN
 from dse.profiles.schema import ACCURACY
-from dse.search.names import PRICED
 from dse.space import DENSE, Space
+from dse.space.names import PRICED
 
 RATIOS = ("speedup", "speedup_same_hardware", "speedup_best_dense", "speedup_end_to_end", "attention_share")
 

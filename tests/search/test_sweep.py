@@ -17,9 +17,9 @@ from dse.hardware.processors import load_processor
 from dse.profiles.profile import build_profile
 from dse.search import shards
 from dse.search import sweep as sweeping
-from dse.search.names import METRICS
 from dse.search.sweep import describe, sweep
 from dse.space import load_space
+from dse.space.names import METRICS
 from search.brute import Brute, dominates, price, random_space
 
 PROFILE = profile()

@@ -15,7 +15,7 @@ DERIVED: Final = (
     "speedup", "speedup_same_hardware", "speedup_best_dense", "speedup_end_to_end", "attention_share",
     "energy_saving", "dram_reduction",
 )  # fmt: skip
-"""Computed here from prices, the baseline and dense attention."""
+"""Computed by `dse.search` from prices, the baseline and dense attention."""
 
 METRICS: Final = (*DERIVED, *ACCURACY, *PRICED)
 """Every numeric metric of a point, in the order of `front.csv`."""
