@@ -29,6 +29,7 @@ from dse.algorithms.contract import (
     Prompt,
     Run,
 )
+from dse.algorithms.operands import softmax_over
 from dse.algorithms.quantize import parse_chunks, to_integers
 from dse.errors import BadInput
 from dse.profiles.schema import Form
@@ -233,7 +234,7 @@ class SpAttenRun(Run):
             if len(b):
                 keys = self.k_full[layer][b, h, :count]
                 scores = np.matmul(keys, queries[b, h, g][..., None])[..., 0]
-                p[b, h, g] = _masked_softmax(scores, self.alive[b])
+                p[b, h, g] = softmax_over(scores, self.alive[b])
         p *= self.heads_alive[..., None]
         tokens = self.alive[:, None, None, :] & self.heads_alive[..., None]
         values, selected, kept = self._keep_values(p, tokens)
@@ -271,7 +272,7 @@ class SpAttenRun(Run):
 
     def _probabilities(self, queries: FloatArray, keys: FloatArray) -> FloatArray:
         scores = queries @ keys.swapaxes(-1, -2)
-        return _masked_softmax(scores, self.alive[:, None, None, :])
+        return softmax_over(scores, self.alive[:, None, None, :])
 
     def _keep_values(self, p: FloatArray, tokens: BoolArray) -> tuple[BoolArray, FloatArray, FloatArray]:
         """The `value_keep` largest probabilities of every head; also elements in and out, per KV head."""
@@ -295,11 +296,3 @@ def _largest(score: FloatArray, keep: int) -> IntArray:
     if keep >= size:
         return np.broadcast_to(np.arange(size), score.shape)
     return np.argpartition(score, size - keep, axis=-1)[..., size - keep :]
-
-
-def _masked_softmax(scores: FloatArray, alive: BoolArray) -> FloatArray:
-    scores = np.where(alive, scores, -np.inf)
-    scores -= scores.max(axis=-1, keepdims=True)
-    np.exp(scores, out=scores)
-    scores /= scores.sum(axis=-1, keepdims=True)
-    return scores

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dse.algorithms.contract import Algorithm, Attended, BoolArray, Call, FloatArray, Knob
+from dse.algorithms.operands import per_head, softmax_over
 from dse.algorithms.quantize import chunk_values, parse_chunks, to_integers
 from dse.errors import BadInput
 from dse.profiles.schema import Form
@@ -96,13 +97,10 @@ class TokenPicker(Algorithm):
             again = exact > ln_d + np.log(self.number("threshold"))
             again |= exact == np.where(survivors, exact, -np.inf).max(axis=-1, keepdims=True)
             survivors &= again
-        p = np.where(survivors, exact, -np.inf)
-        p -= p.max(axis=-1, keepdims=True)
-        np.exp(p, out=p)
-        p /= p.sum(axis=-1, keepdims=True)
+        p = softmax_over(exact, survivors)
         v = to_integers(call.v, step_v, bits) * step_v
         out = p.reshape(batch, heads, group * queries, -1) @ v
-        answers = sum(_per_head(mask) for mask in fetched)
+        answers = sum(per_head(mask) for mask in fetched)
         rows = float(batch * group * queries)
         work = {
             "exponentials": 2.0 * answers,  # one pair (upper, lower) per chunk answer
@@ -112,13 +110,9 @@ class TokenPicker(Algorithm):
             "row_waits": rows * (len(self.widths) if self.text("mode") == "breadth" else 0),
         }
         if self.settings["recheck"]:
-            work["compares"] = answers + _per_head(survivors)
+            work["compares"] = answers + per_head(survivors)
             work["row_waits"] += rows
         return Attended(out.reshape(call.q.shape), fetched, survivors, work)
-
-
-def _per_head(mask: BoolArray) -> FloatArray:
-    return np.array([np.count_nonzero(mask[:, h]) for h in range(mask.shape[1])], float)
 
 
 def score_bounds(

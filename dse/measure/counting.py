@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dse.algorithms.contract import Attended, BoolArray
+from dse.algorithms.operands import per_head
 from dse.profiles.schema import HISTOGRAM_BINS, HISTOGRAMS, MAX_CHUNKS, counter_columns
 
 FloatArray = NDArray[np.floating[Any]]
@@ -21,11 +22,6 @@ def runs(mask: BoolArray) -> IntArray:
     starts = mask[..., 1:] & ~mask[..., :-1]
     found: IntArray = starts.sum(axis=-1) + mask[..., 0]
     return found
-
-
-def per_head(mask: BoolArray) -> FloatArray:
-    """Number of True entries for each index of axis 1; counting whole slices is far faster than summing axes."""
-    return np.array([np.count_nonzero(mask[:, h]) for h in range(mask.shape[1])], float)
 
 
 def runs_per_head(mask: BoolArray) -> FloatArray:
