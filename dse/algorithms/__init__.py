@@ -17,13 +17,14 @@ from dse.algorithms.pages import Quest
 from dse.algorithms.references import OracleThreshold, OracleTopK, SlidingWindow
 from dse.algorithms.spatten import SpAtten
 from dse.algorithms.token_picker import TokenPicker
-from dse.algorithms.top_theta import TopTheta as TopTheta  # exported, but see its docstring: not in BUILT_IN
+from dse.algorithms.top_theta import TopTheta
 from dse.errors import BadInput, nearest
 
 BUILT_IN: tuple[type[Algorithm], ...] = (
     Dense,
     TokenPicker,
     SpAtten,
+    TopTheta,
     A3,
     MnnFast,
     Quest,

@@ -8,7 +8,7 @@ head, `T` queries, `N` keys, `d` head dimension.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from dse.profiles.schema import Form, Knobs, KnobValue
 
 FloatArray = NDArray[np.floating[Any]]
 BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,15 @@ class Knob:
         return value
 
 
+def visible_keys(positions: IntArray, keys: int, window: int = 0) -> BoolArray:
+    """[T, keys]: which of the first `keys` tokens a query at each of `positions` [T] may see."""
+    tokens = np.arange(keys)
+    seen = tokens <= positions[:, None]
+    if window:
+        seen &= tokens > positions[:, None] - window
+    return np.asarray(seen)
+
+
 @dataclass(frozen=True)
 class Call:
     """One layer's attention for `T` consecutive queries.
@@ -68,6 +78,7 @@ class Call:
         context: the nominal context length of the measurement (bucket).
         scales: calibrated quantisation scales of this layer's heads.
         first_head: the layer's KV head that axis H begins with, for algorithms that keep tables per head.
+        window: how many tokens, itself included, a query of this layer may see at most; 0: all before it.
     """
 
     layer: int
@@ -79,11 +90,11 @@ class Call:
     context: int
     scales: Scales
     first_head: int = 0
+    window: int = 0
 
     def visible(self) -> BoolArray:
         """[T, N]: which keys each query may see."""
-        queries = self.first + np.arange(self.q.shape[3])
-        return np.asarray(np.arange(self.k.shape[2])[None, :] <= queries[:, None])
+        return visible_keys(self.first + np.arange(self.q.shape[3]), self.k.shape[2], self.window)
 
 
 @dataclass
@@ -119,6 +130,8 @@ class Algorithm(ABC):
     stateful: ClassVar[bool] = False
     revision: ClassVar[int] = 1
     """Raised whenever the same knobs would give other numbers: older measurements then no longer count."""
+    needs: ClassVar[str] = ""
+    """What calibration must supply before this algorithm can run, a key of `dse.measure.tables`; empty: nothing."""
 
     def __init__(self, knobs: Mapping[str, object] | None = None, where: str = "") -> None:
         self.settings = self.check(knobs or {}, where or self.name)
@@ -151,6 +164,10 @@ class Algorithm(ABC):
         assert isinstance(value, str)
         return value
 
+    def prepare(self, table: object) -> None:
+        """Take what `needs` names; called before anything is attended."""
+        raise NotImplementedError(f"{self.name} needs {self.needs or 'nothing'}")
+
     @abstractmethod
     def form(self) -> Form:
         """Operand widths and order of events of this setting."""
@@ -176,6 +193,9 @@ class Prompt:
         column_sum: [B, P] attention probability every prompt token received, summed over the prompt's
             queries, all heads and all layers.
         scales: quantisation scales per layer.
+        tokens: [B, P] token ids of the prompt.
+        embed: token ids [...] to the model's input embeddings [..., D].
+        windows: per layer, how many tokens a query may see at most (0: all).
     """
 
     k: Sequence[FloatArray]
@@ -185,15 +205,25 @@ class Prompt:
     context: int
     column_sum: FloatArray
     scales: Sequence[Scales]
+    tokens: IntArray = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+    embed: Callable[[IntArray], FloatArray] | None = None
+    windows: Sequence[int] = ()
 
 
 class Run(ABC):
-    """A decode in progress: one query position at a time, all layers in order."""
+    """A decode in progress: one token at a time, all layers in order."""
 
     @abstractmethod
-    def step(self, position: int) -> None:
-        """Begin the step of the token at `position` (tokens before it are in the cache)."""
+    def step(self, position: int, tokens: IntArray) -> IntArray | None:
+        """Begin the step of `tokens` [B] at `position` (tokens before it are in the cache).
+
+        Returns positions [B, R], rising and before `position`, of tokens to recompute beside the new one, or
+        None for none.
+        """
 
     @abstractmethod
     def attend(self, layer: int, q: FloatArray, k: FloatArray, v: FloatArray) -> Attended:
-        """One layer: q [B, H, G, 1, d], the new token's k and v [B, H, d]; masks are [B, H, G, 1, position + 1]."""
+        """One layer: q [B, H, G, R + 1, d], k and v [B, H, R + 1, d]; the new token comes last.
+
+        Masks are [B, H, G, R + 1, position + 1] over the positions of the text.
+        """

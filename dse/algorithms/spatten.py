@@ -180,7 +180,7 @@ class SpAttenRun(Run):
             self.k_msb[layer][:, :, where] = np.floor(integers / 2.0**self.lsb) * 2.0**self.lsb * step_k
         self.v[layer][:, :, where] = to_integers(v, step_v, self.v_bits) * step_v
 
-    def step(self, position: int) -> None:
+    def step(self, position: int, tokens: IntArray) -> None:
         self.scored |= self.position >= 0
         self.position = position
         self.alive = np.ones((len(self.alive), position + 1), bool)
@@ -219,7 +219,7 @@ class SpAttenRun(Run):
 
     def attend(self, layer: int, q: FloatArray, k: FloatArray, v: FloatArray) -> Attended:
         count = self.position + 1
-        self._store(layer, slice(count - 1, count), k[:, :, None], v[:, :, None])
+        self._store(layer, slice(count - 1, count), k, v)
         ranked_tokens = self._prune_tokens(layer)
         ranked_heads = self._prune_heads(layer)
         batch, heads = q.shape[:2]

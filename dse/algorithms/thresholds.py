@@ -7,18 +7,19 @@ run time the nearest calibrated length is looked up.
 Source: Berestizshevsky, Andri, Cavigelli, "Top-Theta Attention" (arXiv 2502.08363) and its published code,
 which keeps one entry per exact length and prefers rows of lengths seen least; here rows are pooled around the
 given lengths (give every length for the published rule). During calibration the code replaces each layer's
-scores by their exact top k before going on, which the caller does.
+scores by their exact top k before going on, as `dse.measure.thresholds` does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dse.algorithms.contract import BoolArray, FloatArray
+from dse.algorithms.contract import BoolArray, FloatArray, visible_keys
 from dse.errors import BadInput
 
 IntArray = NDArray[np.integer[Any]]
@@ -126,14 +127,72 @@ def above(x: FloatArray, theta: FloatArray) -> BoolArray:
     return np.asarray(kept)
 
 
-def _causal(scores: FloatArray, first: int) -> tuple[FloatArray, IntArray]:
+def pooled_thresholds(x: FloatArray, count: IntArray, k: int, sigma: float) -> tuple[FloatArray, FloatArray]:
+    """Thresholds of rows that count as one length.
+
+    Args:
+        x: [B, H, G, T, N] logits or probabilities, smallest where hidden.
+        count: [T] visible entries of every row.
+
+    Returns: mean + sigma x standard deviation [H, G] over rows longer than k, NaN where there is none; and each
+    row's own threshold [B, H, G, T], -inf for rows of at most k entries.
+    """
+    own = np.full(x.shape[:-1], -np.inf, x.dtype)
+    rows = count > k
+    if not rows.any():
+        return np.full(x.shape[1:3], np.nan), own
+    samples = row_threshold(x[..., rows, :], k)
+    own[..., rows] = samples
+    wide = samples.astype(np.float64)
+    return wide.mean(axis=(0, 3)) + sigma * wide.std(axis=(0, 3)), own
+
+
+def pooled_rests(scores: FloatArray, count: IntArray, k: int, theta: FloatArray) -> Rests:
+    """What `theta` [H, G] leaves out of the denominators of rows that count as one length: tables [H, G].
+
+    Arguments as `pooled_thresholds`, `scores` being logits; NaN where no row is longer than k.
+    """
+    s = scores[..., count > k, :]
+    if not s.size:
+        return Rests(*(np.full(theta.shape, np.nan) for _ in range(3)))
+    bar = theta[..., None, None].astype(s.dtype)
+    top = s.max(axis=-1, keepdims=True)
+    dropped = ~above(s, bar) & (s > -np.inf)
+    rest = np.where(dropped, np.exp(s - top), 0).sum(axis=-1, dtype=np.float64)
+    bound = np.count_nonzero(dropped, axis=-1) * np.exp(bar - top)[..., 0].astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(bound > 0, rest / bound, np.nan)
+        log = np.median(np.log(rest) + top[..., 0], axis=(0, 3))
+    gamma = np.ones(theta.shape)  # where nothing was dropped there is nothing to scale
+    for h, g in np.ndindex(theta.shape):
+        known = ratio[:, h, g][np.isfinite(ratio[:, h, g])]
+        if known.size:
+            gamma[h, g] = np.median(known)
+    return Rests(gamma, rest.mean(axis=(0, 3)), log)
+
+
+def length_groups(count: IntArray, lengths: IntArray) -> Iterator[tuple[int, slice]]:
+    """Index of a length, and the stretch of rows of `count` [T] (never falling) that it is nearest to."""
+    bucket = nearest_length(lengths, count)
+    for c in np.unique(bucket):
+        start, stop = np.searchsorted(bucket, [c, c + 1])
+        yield int(c), slice(int(start), int(stop))
+
+
+def _hidden(scores: FloatArray, first: int, window: int) -> tuple[FloatArray, IntArray]:
     """Logits with hidden entries at -inf, and every row's number of visible ones."""
-    lengths = first + 1 + np.arange(scores.shape[-2])
-    return np.where(np.arange(scores.shape[-1]) < lengths[:, None], scores, -np.inf), lengths
+    visible = visible_keys(first + np.arange(scores.shape[-2]), scores.shape[-1], window)
+    return np.where(visible, scores, -np.inf).astype(scores.dtype), np.count_nonzero(visible, axis=-1)
 
 
 def layer_thresholds(
-    scores: FloatArray, first: int, k: int, lengths: IntArray, placement: str, sigma: float = SIGMA
+    scores: FloatArray,
+    first: int,
+    k: int,
+    lengths: IntArray,
+    placement: str,
+    sigma: float = SIGMA,
+    window: int = 0,
 ) -> FloatArray:
     """Thresholds of one layer from calibration logits.
 
@@ -142,44 +201,29 @@ def layer_thresholds(
         k: entries that should stay above.
         lengths: [C] rising; every row counts for the nearest one.
         placement: ``"pre"`` or ``"post"``: whether `scores` or their softmax are thresholded.
+        window: tokens a query may see at most; 0: all before it.
 
     Returns: [H, G, C] mean + sigma x standard deviation; NaN where no row was longer than k.
     """
-    x, count = _causal(scores, first)
+    x, count = _hidden(scores, first, window)
     if placement == "post":
         x = probabilities(x)
-    bucket = nearest_length(lengths, count)
     out = np.full((*scores.shape[1:3], len(lengths)), np.nan)
-    for c in range(len(lengths)):
-        rows = (bucket == c) & (count > k)
-        if rows.any():
-            samples = row_threshold(x[..., rows, :], k)
-            out[..., c] = samples.mean(axis=(0, 3)) + sigma * samples.std(axis=(0, 3))
+    for c, rows in length_groups(count, lengths):
+        out[..., c] = pooled_thresholds(x[..., rows, :], count[rows], k, sigma)[0]
     return out
 
 
-def layer_rests(scores: FloatArray, first: int, k: int, lengths: IntArray, theta: FloatArray) -> Rests:
+def layer_rests(
+    scores: FloatArray, first: int, k: int, lengths: IntArray, theta: FloatArray, window: int = 0
+) -> Rests:
     """What entries dropped at `theta` [H, G, C] leave out of the denominator; arguments as `layer_thresholds`.
 
     Returns tables [H, G, C], NaN where `theta` is.
     """
-    x, count = _causal(scores, first)
-    bucket = nearest_length(lengths, count)
+    x, count = _hidden(scores, first, window)
     gamma, mean, log = (np.full(theta.shape, np.nan) for _ in range(3))
-    for c in range(len(lengths)):
-        rows = (bucket == c) & (count > k)
-        if not rows.any():
-            continue
-        s, bar = x[..., rows, :], theta[..., c, None, None]
-        top = s.max(axis=-1, keepdims=True)
-        dropped = ~above(s, bar) & (s > -np.inf)
-        rest = np.where(dropped, np.exp(s - top), 0).sum(axis=-1)
-        bound = dropped.sum(axis=-1) * np.exp(bar - top)[..., 0]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.where(bound > 0, rest / bound, np.nan)
-            log[..., c] = np.median(np.log(rest) + top[..., 0], axis=(0, 3))
-        mean[..., c] = rest.mean(axis=(0, 3))
-        for h, g in np.ndindex(gamma.shape[:2]):
-            known = ratio[:, h, g][np.isfinite(ratio[:, h, g])]
-            gamma[h, g, c] = np.median(known) if known.size else 1.0  # nothing dropped: nothing to scale
+    for c, rows in length_groups(count, lengths):
+        found = pooled_rests(x[..., rows, :], count[rows], k, theta[..., c])
+        gamma[..., c], mean[..., c], log[..., c] = found.gamma, found.mean, found.log
     return Rests(gamma, mean, log)

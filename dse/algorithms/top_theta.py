@@ -15,8 +15,8 @@ code). Ours: the largest entry of a row always stays (no other entry is protecte
 logarithmic table, and counting dropped entries among visible ones only. Counted here: thresholds and tables
 are read from chip, and so are the running sums of V (d accumulators per KV head), which no fetch is charged for.
 
-This algorithm is not in the registry: it needs `Thresholds` from calibration text, which measurements do not
-make yet. Construct it with them: ``TopTheta(knobs, thresholds=...)``, see `dse.algorithms.thresholds`.
+It needs `Thresholds` from calibration text: measurements make them (`dse.measure.thresholds`); elsewhere hand
+them to `prepare`, or construct ``TopTheta(knobs, thresholds=...)``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from dse.algorithms.contract import Algorithm, Attended, Call, FloatArray, Knob
+from dse.algorithms.contract import Algorithm, Attended, BoolArray, Call, FloatArray, Knob
 from dse.algorithms.operands import (
     WIDTHS,
     exponentials,
@@ -37,7 +37,15 @@ from dse.algorithms.operands import (
     row_count,
     weigh,
 )
-from dse.algorithms.thresholds import PLACEMENTS, SPARED_LAYERS, IntArray, Thresholds, above, targets
+from dse.algorithms.thresholds import (
+    PLACEMENTS,
+    SIGMA,
+    SPARED_LAYERS,
+    IntArray,
+    Thresholds,
+    above,
+    targets,
+)
 from dse.errors import BadInput
 from dse.profiles.schema import Form
 
@@ -71,8 +79,10 @@ class TopTheta(Algorithm):
         Knob("sdc", "none", "denominator compensation, with placement = pre only", choices=COMPENSATIONS),
         Knob("gamma", 1.0, "scale of the compensation of the denominator", 0.0, 10.0),
         Knob("vmc", True, "give the missing weight to the mean value"),
+        Knob("sigma", SIGMA, "standard deviations added to the mean calibration threshold", -4.0, 4.0),
         *WIDTHS,
     )
+    needs = "thresholds"
 
     def __init__(
         self,
@@ -94,6 +104,12 @@ class TopTheta(Algorithm):
         if self.number("gamma") != 1 and sdc in ("none", "exp-threshold-fitted"):
             raise BadInput(f"{where}.gamma: has no effect with sdc = {sdc!r}; leave it out")
 
+    def prepare(self, table: object) -> None:
+        """Take calibrated `Thresholds`, whose fit is checked with every call."""
+        if not isinstance(table, Thresholds):
+            raise TypeError(f"{self.name}: expected Thresholds, got {type(table).__name__}")
+        self.thresholds = table
+
     def form(self) -> Form:
         return Form(
             k_chunk_bits=(self.integer("k_bits"),),
@@ -110,7 +126,7 @@ class TopTheta(Algorithm):
         if found is None:
             raise BadInput(
                 f"{self.name}: no thresholds for {wanted}; calibrate them with "
-                "dse.algorithms.thresholds and construct TopTheta with thresholds=..."
+                "dse.measure.thresholds and hand them to prepare()"
             )
         if found.placement != placement or found.k != targets(k, k0, call.layers):
             raise BadInput(
@@ -132,7 +148,7 @@ class TopTheta(Algorithm):
         q, k, v = operands(self, call)
         batch, heads, group, queries, dim = call.q.shape
         visible = call.visible()
-        counts = call.first + 1 + np.arange(queries)
+        counts = np.count_nonzero(visible, axis=-1)
         long = counts > tables.k[call.layer]
         scores = masked_scores(q, k, visible)
         kept = np.broadcast_to(visible, scores.shape).copy()
@@ -172,7 +188,7 @@ class TopTheta(Algorithm):
         if sdc in ("exp-threshold", "exp-threshold-fitted", "offline-log"):
             work["exponentials"] = work["exponentials"] + rows
         if self.settings["vmc"]:
-            out[..., long, :] += self._mean_value(p[..., long, :], v, counts[long])
+            out[..., long, :] += self._mean_value(p[..., long, :], v, visible[long])
             # Missing weight over n, then d products and sums per row; one addition per channel and new token.
             work["scalar_ops"] += rows * (2 * dim + 2) + batch * queries * dim
         return Attended(out, (None,), kept, work)
@@ -207,9 +223,12 @@ class TopTheta(Algorithm):
             return np.asarray(gamma * np.broadcast_to(table(tables.rests.mean), top.shape))
         return np.asarray(gamma * np.exp(np.minimum(table(tables.rests.log) - top, HIGHEST)))
 
-    def _mean_value(self, p: FloatArray, v: FloatArray, counts: IntArray) -> FloatArray:
-        """Missing weight times the mean of the values seen so far: [B, H, G, T, d]."""
-        sums = np.cumsum(v, axis=2, dtype=np.float64)[:, :, counts - 1]
-        mean = (sums / counts[:, None]).astype(v.dtype)
+    def _mean_value(self, p: FloatArray, v: FloatArray, visible: BoolArray) -> FloatArray:
+        """Missing weight of rows p [B, H, G, T, N] times the mean of the values they see: [B, H, G, T, d]."""
+        sums = np.cumsum(v, axis=2, dtype=np.float64)
+        sums = np.concatenate([np.zeros_like(sums[:, :, :1]), sums], axis=2)
+        begin = visible.argmax(axis=-1)
+        counts = np.count_nonzero(visible, axis=-1)
+        mean = ((sums[:, :, begin + counts] - sums[:, :, begin]) / counts[:, None]).astype(v.dtype)
         missing = 1 - p.sum(axis=-1, keepdims=True)
         return np.asarray(missing * mean[:, :, None])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dse.measure.score import Score
+from dse.measure.outcome import Score
 from dse.profiles.schema import ACCURACY
 
 FloatArray = NDArray[np.floating[Any]]

@@ -67,11 +67,12 @@ def windows(texts: Mapping[str, IntArray], part: str, context: int, count: int, 
 
 
 def attention(
-    q: FloatArray, k: FloatArray, v: FloatArray, first: int, local: int = 0
+    q: FloatArray, k: FloatArray, v: FloatArray, first: int, local: int = 0, window: int = 0
 ) -> tuple[FloatArray, FloatArray]:
     """Float attention of [B, Hq, T, d] queries at positions `first`... over [B, H, N, d]: output and probabilities.
 
-    `local` > 0 hides keys further back than that, except the first `SINKS`. Probabilities are [B, H, G * T, N].
+    `local` > 0 hides keys further back than that, except the first `SINKS`; `window` > 0 is the layer's own
+    sliding window. Probabilities are [B, H, G * T, N].
     """
     batch, _, queries, dim = q.shape
     heads, keys = k.shape[1:3]
@@ -81,6 +82,8 @@ def attention(
     hidden = distance < 0
     if local:
         hidden |= (distance >= local) & (np.arange(keys) >= SINKS)
+    if window:
+        hidden |= distance >= window
     scores.reshape(batch, heads, -1, queries, keys)[..., hidden] = -np.inf
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)

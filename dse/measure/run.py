@@ -10,12 +10,13 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,9 @@ from dse.errors import BadInput, DseError
 from dse.measure.accuracy import accuracy
 from dse.measure.calibrate import WIDTHS, load_scales
 from dse.measure.material import PARTS, Window, prepare, windows
-from dse.measure.score import Score, load_score, read_header, save_score, score
+from dse.measure.outcome import Score, load_score, read_header, save_score
+from dse.measure.score import score
+from dse.measure.tables import Setup, checksum, provider
 from dse.models.llama import Llama
 from dse.models.text import TEXT_NAME, TEXT_SHA256, books
 from dse.profiles.profile import Profile, build_profile, setting_key
@@ -41,7 +44,8 @@ class Job:
     """What to measure, and where results go.
 
     `part` is which of `material.PARTS` the windows come from; `scales` the file of calibrated scales;
-    `output` the folder that holds ``shards/``, the dense passes and the packed profile.
+    `output` the folder that holds ``shards/``, ``tables/``, the dense passes and the packed profile. `given`
+    names files to use for needs of algorithms (`Algorithm.needs`) instead of making or finding them.
     """
 
     model: str
@@ -54,6 +58,7 @@ class Job:
     scales: Path
     output: Path
     command: str = ""
+    given: Mapping[str, Path] = field(default_factory=dict)
 
 
 def shipped_scales(model: str) -> Path:
@@ -66,6 +71,7 @@ def _model(name: str) -> Llama:
     return Llama.load(name)
 
 
+@cache
 def _sha256(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -75,12 +81,41 @@ def _sha256(path: Path) -> str:
         ) from None
 
 
-def _windows(job: Job, context: int) -> list[Window]:
-    return windows(books(_model(job.model).tokenizer), job.part, context, job.count, job.seed)
+def _table(job: Job, algorithm: Algorithm) -> Path | None:
+    """Where the table that the algorithm needs lies; None where it needs none."""
+    if not algorithm.needs:
+        return None
+    return provider(algorithm.needs).path(algorithm, _setup(job, algorithm))
+
+
+def _setup(job: Job, algorithm: Algorithm) -> Setup:
+    model = _model(job.model)
+    return Setup(
+        model=model,
+        known_as=job.model,
+        texts=books(model.tokenizer),
+        folder=job.output / "tables",
+        given=job.given.get(algorithm.needs),
+    )
+
+
+def _make_table(job: Job, number: int) -> None:
+    """Make the table of one setting where it is missing; runs in a worker process."""
+    algorithm = job.settings[number]
+    path = _table(job, algorithm)
+    if path is not None and not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        provider(algorithm.needs).make(algorithm, _setup(job, algorithm), path)
+
+
+def _windows(job: Job, context: int, count: int = 0) -> list[Window]:
+    """`count` windows of the job's text; as many as the job asks for where it is left out."""
+    return windows(books(_model(job.model).tokenizer), job.part, context, count or job.count, job.seed)
 
 
 def _header(job: Job, algorithm: Algorithm, context: int, chosen: Sequence[Window]) -> str:
     """Everything a shard's content depends on, as canonical JSON."""
+    table = _table(job, algorithm)
     return json.dumps(
         {
             "schema": SCHEMA_VERSION,
@@ -93,21 +128,29 @@ def _header(job: Job, algorithm: Algorithm, context: int, chosen: Sequence[Windo
             "text": TEXT_SHA256,
             "windows": [[w.book, w.start] for w in chosen],
             "scales": _sha256(job.scales),
+            **({} if table is None else {algorithm.needs: checksum(table)}),
         },
         sort_keys=True,
     )
 
 
+def _shards(job: Job) -> Path:
+    return job.output / "shards"
+
+
 def _shard(job: Job, header: str, context: int) -> Path:
     algorithm = json.loads(header)["algorithm"]
     digest = hashlib.sha256(header.encode()).hexdigest()[:16]
-    return job.output / "shards" / f"{algorithm}-{context}-{digest}.npz"
+    return _shards(job) / f"{algorithm}-{context}-{digest}.npz"
 
 
 def _measure_one(job: Job, number: int, context: int, folders: Sequence[Path]) -> int:
     """Measure one setting into its shard; runs in a worker process."""
     algorithm = job.settings[number]
     chosen = _windows(job, context)
+    table = _table(job, algorithm)
+    if table is not None:
+        algorithm.prepare(provider(algorithm.needs).load(table))
     header = _header(job, algorithm, context, chosen)
     result = score(_model(job.model), algorithm, load_scales(job.scales), chosen, folders)
     if not (np.isfinite(result.nll).all() and np.isfinite(result.counters).all()):
@@ -118,6 +161,13 @@ def _measure_one(job: Job, number: int, context: int, folders: Sequence[Path]) -
     return number
 
 
+def _unordered(jobs: int, tasks: Sequence[Any]) -> Iterable[Any]:
+    """Results of joblib tasks as they come."""
+    from joblib import Parallel
+
+    return Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks) if tasks else ()
+
+
 def measure(job: Job, jobs: int, progress: Progress) -> Profile:
     """Measure what is missing, then pack every shard of the job into a profile.
 
@@ -126,7 +176,7 @@ def measure(job: Job, jobs: int, progress: Progress) -> Profile:
     Raises:
         BadInput: nothing to measure, too little text, or an output folder that cannot be written.
     """
-    from joblib import Parallel, delayed
+    from joblib import delayed
 
     if not job.settings:
         raise BadInput("no settings to measure")
@@ -134,11 +184,18 @@ def measure(job: Job, jobs: int, progress: Progress) -> Profile:
         check_widths(algorithm)
     try:
         job.output.mkdir(parents=True, exist_ok=True)
-        (job.output / "shards").mkdir(exist_ok=True)
+        _shards(job).mkdir(exist_ok=True)
     except OSError as error:
         raise BadInput(f"{job.output}: cannot be written ({error.strerror})") from None
     total = len(job.settings) * len(job.contexts)
     finished = 0
+    wanted: dict[Path, int] = {}
+    for number, algorithm in enumerate(job.settings):
+        table = _table(job, algorithm)
+        if table is not None and not table.exists():
+            wanted.setdefault(table, number)
+    for made, _ in enumerate(_unordered(jobs, [delayed(_make_table)(job, n) for n in wanted.values()])):
+        progress(f"calibration {made + 1} of {len(wanted)}", finished, total)
     for context in job.contexts:
         chosen = _windows(job, context)
         missing = [
@@ -149,9 +206,7 @@ def measure(job: Job, jobs: int, progress: Progress) -> Profile:
         finished += len(job.settings) - len(missing)
         progress(f"context {context}: dense passes", finished, total)
         folders = list(prepare(_model(job.model), chosen, job.output / "dense")) if missing else []
-        tasks = (delayed(_measure_one)(job, n, context, folders) for n in missing)
-        done: Iterable[int] = Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks) if missing else []
-        for number in done:
+        for number in _unordered(jobs, [delayed(_measure_one)(job, n, context, folders) for n in missing]):
             finished += 1
             progress(f"context {context}: {job.settings[number].name}", finished, total)
     return pack(job)
@@ -169,33 +224,44 @@ def check_widths(algorithm: Algorithm) -> None:
             )
 
 
+def _belongs(job: Job, path: Path) -> tuple[Algorithm, int, Score] | None:
+    """Setting, context and result of a shard that was measured on the job's material; None otherwise."""
+    header = read_header(path)
+    try:
+        fields = json.loads(header or "")
+        algorithm = build(fields["algorithm"], fields["knobs"])
+        context, count = int(fields["context"]), len(fields["windows"])
+        if header != _header(job, algorithm, context, _windows(job, context, count)):
+            return None
+    except (ValueError, KeyError, TypeError, BadInput):
+        return None
+    result = load_score(path, str(header))
+    return None if result is None else (algorithm, context, result)
+
+
 def _collect(job: Job) -> tuple[list[Algorithm], list[int], dict[tuple[int, int], Score]]:
     """Every shard in the folder that was measured on the job's material, whichever run measured it.
 
+    Of a context that was measured over different numbers of windows, the largest number counts.
+
     Returns: settings (the job's first, in its order), contexts ascending, and results by (setting, context).
     """
+    mine = [one for path in _shards(job).glob("*.npz") if (one := _belongs(job, path)) is not None]
+    most: dict[int, int] = {}
+    for _, context, result in mine:
+        most[context] = max(most.get(context, 0), len(result.nll))
+    mine = [one for one in mine if len(one[2].nll) == most[one[1]]]
+    mine.sort(key=lambda one: (one[0].name, setting_key(one[0].name, one[0].settings), one[1]))
     settings = list(job.settings)
     place = {setting_key(a.name, a.settings): i for i, a in enumerate(settings)}
     found: dict[tuple[int, int], Score] = {}
-    for path in sorted((job.output / "shards").glob("*.npz")):
-        header = read_header(path)
-        try:
-            fields = json.loads(header or "")
-            algorithm = build(fields["algorithm"], fields["knobs"])
-            context = int(fields["context"])
-            if header != _header(job, algorithm, context, _windows(job, context)):
-                continue
-        except (ValueError, KeyError, TypeError, BadInput):
-            continue
-        result = load_score(path, str(header))
-        if result is None:
-            continue
+    for algorithm, context, result in mine:
         key = setting_key(algorithm.name, algorithm.settings)
         if key not in place:
             place[key] = len(settings)
             settings.append(algorithm)
         found[place[key], context] = result
-    return settings, sorted({context for _, context in found}), found
+    return settings, sorted(most), found
 
 
 def pack(job: Job) -> Profile:
@@ -214,12 +280,13 @@ def pack(job: Job) -> Profile:
     counters = np.full((*shape, *first.counters.shape), np.nan, np.float32)
     histograms = np.full((*shape, *first.histograms.shape), np.nan, np.float32)
     metrics = np.full((*shape, len(ACCURACY)), np.nan)
-    window_nll = np.full((*shape, job.count), np.nan)
+    counts = {context: len(result.nll) for (_, context), result in found.items()}
+    window_nll = np.full((*shape, max(counts.values())), np.nan)
     perplexity = np.full(len(contexts), np.nan)
     for (number, context), result in found.items():
         row, column = rows.index(number), contexts.index(context)
         counters[row, column], histograms[row, column] = result.counters, result.histograms
-        metrics[row, column], window_nll[row, column] = accuracy(result)
+        metrics[row, column], window_nll[row, column, : counts[context]] = accuracy(result)
         perplexity[column] = np.exp(result.dense_nll.mean())
     kept = [settings[r] for r in rows]
     return build_profile(
@@ -234,7 +301,7 @@ def pack(job: Job) -> Profile:
         window_nll=window_nll,
         mean_context=np.array([(c * 3 // 4 + 1 + c) / 2 for c in contexts]),
         baseline_perplexity=perplexity,
-        provenance=_provenance(job, model, {c: _windows(job, c) for c in contexts}),
+        provenance=_provenance(job, model, {c: _windows(job, c, counts[c]) for c in contexts}),
         defaults={a.name: type(a).defaults() for a in kept},
     )
 
@@ -254,8 +321,9 @@ def _provenance(job: Job, model: Llama, chosen: dict[int, list[Window]]) -> Prov
         command=job.command,
         versions=versions,
         notes=(
-            f"decode; prompt = dense float32 (first 3/4 of the window), last quarter scored; "
-            f"{job.count} windows per context; static scales from calibration text "
+            "decode; prompt = dense float32 (first 3/4 of the window), last quarter scored; "
+            + ", ".join(f"{len(w)} windows of {c}" for c, w in chosen.items())
+            + "; static scales from calibration text "
             f"(sha256 {_sha256(job.scales)[:16]}); output_error on the first 4 windows"
         ),
     )

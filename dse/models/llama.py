@@ -22,6 +22,7 @@ from dse.errors import BadInput
 from dse.models.arrays import FloatArray, IntArray
 from dse.models.catalog import DEFAULT_MODEL, KNOWN_MODELS, find_model
 from dse.models.gguf import GgufFile
+from dse.models.protocol import Attend
 from dse.models.tokenizer import Tokenizer
 from dse.profiles.schema import ModelShape
 
@@ -93,6 +94,7 @@ class Llama:
             block_parameters=block,
             head_parameters=self.vocabulary * self.dim,
         )
+        self.windows = (0,) * len(weights.layers)
         self.context = context
         self.name = name
         self.sha256 = sha256
@@ -137,7 +139,7 @@ class Llama:
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Queries, keys and values of a layer's input, each contiguous.
 
-        x [B, T, D], positions [T] -> q [B, Hq, T, d], k and v [B, Hkv, T, d], after rotation. Queries are not
+        x [B, T, D], positions [T] or [B, T] -> q [B, Hq, T, d], k and v [B, Hkv, T, d], after rotation. Queries are not
         scaled: scores are q . k / sqrt(d).
         """
         w = self.weights.layers[layer]
@@ -163,6 +165,13 @@ class Llama:
         half = both.shape[1] // 2
         y += (_silu_times(both[:, :half], both[:, half:]) @ w.down.T).reshape(x.shape)
         return y
+
+    def run(self, tokens: IntArray, positions: IntArray, attend: Attend) -> FloatArray:
+        """All layers over tokens [B, T] at `positions` [T] or [B, T]; attention is `attend`'s: [B, T, D]."""
+        x = self.embed(tokens)
+        for layer in range(self.shape.layers):
+            x = self.finish(layer, x, attend(layer, *self.qkv(layer, x, positions)))
+        return x
 
     def logits(self, x: FloatArray) -> FloatArray:
         """Final norm and output head: [..., D] -> [..., V].
@@ -210,13 +219,15 @@ class Llama:
         return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
     def _rotation(self, positions: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Cosines and sines [T, d / 2]; the table grows to the largest position asked for."""
+        """Cosines and sines [T, d / 2] or [B, 1, T, d / 2]; the table grows to the largest position."""
         last = int(positions.max(initial=0))
         if int(positions.min(initial=0)) < 0:
             raise ValueError("positions must not be negative")
         if last >= len(self._rotations[0]):
             self._rotations = self._rotation_table(1 << last.bit_length())
         cos, sin = self._rotations
+        if positions.ndim == 2:
+            positions = positions[:, None]
         return cos[positions], sin[positions]
 
 
@@ -251,7 +262,7 @@ def dense_attention(q: FloatArray, k: FloatArray, v: FloatArray, *, row_block: i
 
 
 def _rotate(x: FloatArray, cos: FloatArray, sin: FloatArray) -> FloatArray:
-    """Rotates dimension i with i + d/2 by its position's angle: x [B, H, T, d], cos and sin [T, d / 2]."""
+    """Rotates dimension i with i + d/2 by its position's angle: x [B, H, T, d], cos and sin [T, d / 2] or [B, 1, T, d / 2]."""
     half = x.shape[-1] // 2
     out: FloatArray = np.empty(x.shape, dtype=np.float32)
     a, b = x[..., :half], x[..., half:]

@@ -22,12 +22,14 @@ from dse.profiles.schema import (
     HISTOGRAM_BINS,
     HISTOGRAMS,
     MAX_CHUNKS,
+    QUERY_TILES,
     SCHEMA_VERSION,
     KnobValue,
     ModelShape,
     Provenance,
     Setting,
     counter_columns,
+    tile_columns,
 )
 
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -38,6 +40,9 @@ CHUNK_ORDER = ("token", "row")
 
 COLUMN = {name: i for i, name in enumerate(counter_columns())}
 """Position of a counter in the last axis of `Profile.counters`."""
+
+TILE_COLUMNS = [COLUMN[name] for name in tile_columns()]
+"""Which counters `Profile.tile_counters` holds again for every query tile."""
 
 ACCURACY_COLUMN = {name: i for i, name in enumerate(ACCURACY)}
 """Position of a metric in the last axis of `Profile.accuracy`."""
@@ -53,7 +58,8 @@ class Profile:
         name: what spaces call it, ``"smollm2-135m"``.
         phase: ``"decode"`` or ``"prefill"``.
         shape: geometry of the model.
-        contexts: buckets; context c holds the queries at positions (3c/4, c].
+        contexts: buckets; in decode context c holds the queries at positions (3c/4, c], in prefill it is a prompt of
+            c tokens.
         settings: the rows.
         counters: float32 [settings, contexts, layers, kv_heads, counters]; NaN where not measured.
         histograms: float32 [settings, contexts, layers, kv_heads, 2, HISTOGRAM_BINS].
@@ -64,6 +70,8 @@ class Profile:
         provenance: where it came from.
         defaults: algorithm -> the knob values a space takes when it names none.
         checksum: SHA-256 of the content (settings and arrays, not the provenance).
+        tile_counters: in prefill, fetches per prompt pass when consecutive queries share them: float32 [settings,
+            contexts, len(QUERY_TILES), layers, kv_heads, len(tile_columns())]; None where they were not measured.
     """
 
     name: str
@@ -80,6 +88,23 @@ class Profile:
     provenance: Provenance
     defaults: Mapping[str, Mapping[str, KnobValue]]
     checksum: str
+    tile_counters: FloatArray | None = None
+
+    def at_tile(self, tile: int) -> Profile:
+        """The same profile with `counters` as they are when `tile` consecutive queries share their fetches.
+
+        Work stays as it is. BadInput when that tile was not measured.
+        """
+        if tile == 1:
+            return replace(self, tile_counters=None)
+        if self.tile_counters is None or tile not in QUERY_TILES:
+            have = list(QUERY_TILES) if self.tile_counters is not None else [1]
+            raise BadInput(
+                f"query tile {tile}: profile {self.name!r} ({self.phase}) does not hold it; it holds {have}"
+            )
+        counters = self.counters.copy()
+        counters[..., TILE_COLUMNS] = self.tile_counters[:, :, QUERY_TILES.index(tile)]
+        return replace(self, counters=counters, tile_counters=None)
 
     def counter(self, name: str) -> FloatArray:
         """One counter, [settings, contexts, layers, kv_heads]."""
@@ -145,6 +170,7 @@ def build_profile(
     baseline_perplexity: npt.ArrayLike,
     provenance: Provenance,
     defaults: Mapping[str, Mapping[str, KnobValue]],
+    tile_counters: npt.ArrayLike | None = None,
 ) -> Profile:
     """A checked `Profile` with its checksum; shapes as in `Profile`.
 
@@ -166,6 +192,7 @@ def build_profile(
         provenance=provenance,
         defaults={a: dict(k) for a, k in defaults.items()},
         checksum="",
+        tile_counters=None if tile_counters is None else _plain(tile_counters, np.float32),
     )
     check_profile(profile)
     return replace(profile, checksum=profile_checksum(profile))
@@ -191,6 +218,9 @@ def rounded(profile: Profile, bits: int = 12) -> Profile:
             **{f: getattr(profile, f) for f in profile.__dataclass_fields__ if f != "checksum"},
             "counters": _round_mantissa(profile.counters, bits),
             "histograms": _round_mantissa(profile.histograms, bits),
+            "tile_counters": None
+            if profile.tile_counters is None
+            else _round_mantissa(profile.tile_counters, bits),
         }
     )
 
@@ -224,9 +254,12 @@ def profile_checksum(profile: Profile) -> str:
 
 
 def arrays_of(profile: Profile) -> dict[str, FloatArray]:
-    """The arrays of a profile by field name, in a fixed order."""
+    """The arrays that a profile has, by field name, in a fixed order."""
     names = ("counters", "histograms", "accuracy", "window_nll", "mean_context", "baseline_perplexity")
-    return {name: getattr(profile, name) for name in names}
+    arrays: dict[str, FloatArray] = {name: getattr(profile, name) for name in names}
+    if profile.tile_counters is not None:
+        arrays["tile_counters"] = profile.tile_counters
+    return arrays
 
 
 def check_profile(profile: Profile) -> None:
@@ -312,6 +345,7 @@ def _check_arrays(profile: Profile) -> None:
         "window_nll": (s, c, windows),
         "mean_context": (c,),
         "baseline_perplexity": (c,),
+        "tile_counters": (s, c, len(QUERY_TILES), *grid[2:], len(TILE_COLUMNS)),
     }
     for name, array in arrays_of(profile).items():
         if array.shape != expected[name]:
@@ -329,3 +363,19 @@ def _check_arrays(profile: Profile) -> None:
             raise BadInput("histograms: outside 0..1; a bin is a fraction")
         if not (profile.mean_context > 0).all():
             raise BadInput("mean_context: must be positive, in tokens")
+    _check_tiles(profile)
+
+
+def _check_tiles(profile: Profile) -> None:
+    tiles = profile.tile_counters
+    if tiles is None:
+        return
+    if profile.phase != "prefill":
+        raise BadInput(f"tile_counters: in a {profile.phase} profile; only a prompt has tiles of queries")
+    if not np.array_equal(tiles[:, :, 0], profile.counters[..., TILE_COLUMNS], equal_nan=True):
+        raise BadInput("tile_counters: tile 1 differs from counters; a tile of one query shares nothing")
+    with np.errstate(invalid="ignore"):
+        if (np.diff(tiles, axis=2) > 0).any() or (tiles < 0).any():
+            raise BadInput(
+                "tile_counters: rise with the tile or are negative; a union never exceeds its members"
+            )

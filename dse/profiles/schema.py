@@ -91,6 +91,21 @@ ACCURACY: Final[tuple[str, ...]] = (
 )
 
 
+QUERY_TILES: Final = (1, 4, 16, 64, 128)
+"""Prefill only: numbers of consecutive queries that share a fetch. Each divides the next."""
+
+
+def tile_columns() -> tuple[str, ...]:
+    """The counters that a prefill profile holds per query tile, in storage order.
+
+    Fetched rows and runs when every `tile` consecutive queries of a prompt share one fetch: the sum over tiles
+    of the union over a tile's queries, over the heads of the group too in scope ``group`` and for each head apart
+    in scope ``head``. At tile 1 they are the counters of the same names.
+    """
+    streams = (*_chunked("k_rows"), *_chunked("k_runs"), "v_rows", "v_runs")
+    return tuple(f"{scope}.{name}" for scope in SCOPES for name in streams)
+
+
 def counter_columns() -> tuple[str, ...]:
     """The columns of the counter table, in storage order: fetches per scope (``group.v_rows``), then work."""
     fetch = tuple(f"{scope}.{name}" for scope in SCOPES for name in FETCH_COUNTERS)

@@ -1,7 +1,9 @@
 """Profiles on disk: one compressed `.npz` each, read strictly and written atomically.
 
 The file holds a JSON header as bytes (array ``header``) and plain float arrays. Nothing in it is ever
-unpickled. Counters that are zero everywhere are left out and named by their absence from ``columns``.
+unpickled. Counters that are zero everywhere are left out and named by their absence from ``columns``. A prefill
+profile with counters per query tile has an array and two header entries more; its first tile is not stored, since
+`counters` holds the same numbers.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import numpy as np
 
 from dse.errors import BadInput, nearest
 from dse.profiles.profile import (
+    TILE_COLUMNS,
     Profile,
     arrays_of,
     build_profile,
@@ -31,6 +34,7 @@ from dse.profiles.profile import (
 )
 from dse.profiles.schema import (
     ACCURACY,
+    QUERY_TILES,
     SCHEMA_VERSION,
     Form,
     KnobValue,
@@ -38,6 +42,7 @@ from dse.profiles.schema import (
     Provenance,
     Setting,
     counter_columns,
+    tile_columns,
 )
 
 MAX_BYTES = 4 << 30
@@ -65,6 +70,8 @@ _HEADER = {
     "accuracy": list,
     "checksum": str,
 }
+_TILES = "tile_counters"
+_TILE_HEADER = {"tiles": list, "tile_columns": list}
 
 
 def write_profile(path: Path, profile: Profile) -> None:
@@ -89,10 +96,17 @@ def write_profile(path: Path, profile: Profile) -> None:
         "accuracy": list(ACCURACY),
         "checksum": profile_checksum(profile),
     }
+    packed = np.ascontiguousarray(np.moveaxis(profile.counters[..., used], -1, 0))
+    tiles: dict[str, Any] = {}
+    if profile.tile_counters is not None:
+        later = profile.tile_counters[:, :, 1:]
+        kept = [i for i in range(len(TILE_COLUMNS)) if later[..., i].any()]
+        header |= {"tiles": list(QUERY_TILES), "tile_columns": [tile_columns()[i] for i in kept]}
+        tiles[_TILES] = np.ascontiguousarray(np.moveaxis(later[..., kept], -1, 0))
     text = json.dumps(header, allow_nan=False, separators=(",", ":")).encode()
     arrays: dict[str, Any] = {"header": np.frombuffer(text, dtype=np.uint8), **arrays_of(profile)}
     # Column by column: values of one counter resemble each other, which compresses better.
-    arrays["counters"] = np.ascontiguousarray(np.moveaxis(profile.counters[..., used], -1, 0))
+    arrays |= {"counters": packed, **tiles}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -119,7 +133,7 @@ def read_profile(path: Path) -> Profile:
         raise BadInput(f"{path}: no such profile; `dse list profiles` shows what is shipped")
     try:
         arrays = _read_arrays(path)
-        header = _read_header(arrays.pop("header").tobytes())
+        header = _read_header(arrays.pop("header").tobytes(), _TILES in arrays)
         return _assemble(header, arrays)
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from None
@@ -133,12 +147,13 @@ def _read_arrays(path: Path) -> dict[str, Any]:
     """The arrays of the file, after their declared names, dtypes and sizes have been found acceptable."""
     with zipfile.ZipFile(path) as archive:
         names = [member.filename for member in archive.infolist()]
-        wanted = {f"{name}.npy" for name in _DTYPES}
+        dtypes = _DTYPES | ({_TILES: np.float32} if f"{_TILES}.npy" in names else {})
+        wanted = {f"{name}.npy" for name in dtypes}
         if sorted(names) != sorted(wanted):
             odd = sorted(set(names) ^ wanted) or sorted(names)
             raise BadInput(f"arrays {odd} are missing or do not belong; a profile holds {sorted(_DTYPES)}")
         total = 0
-        for name, dtype in _DTYPES.items():
+        for name, dtype in dtypes.items():
             with archive.open(f"{name}.npy") as member:
                 version = np.lib.format.read_magic(member)
                 read = (
@@ -153,14 +168,14 @@ def _read_arrays(path: Path) -> dict[str, Any]:
         if total > MAX_BYTES:
             raise BadInput(f"unpacks to {total} bytes; at most {MAX_BYTES} are allowed")
     with np.load(path, allow_pickle=False) as data:
-        return {name: data[name] for name in _DTYPES}
+        return {name: data[name] for name in dtypes}
 
 
 def _refuse_constant(text: str) -> NoReturn:
     raise BadInput(f"header: holds {text}; numbers must be finite")
 
 
-def _read_header(text: bytes) -> dict[str, Any]:
+def _read_header(text: bytes, tiled: bool) -> dict[str, Any]:
     header = json.loads(text.decode(), parse_constant=_refuse_constant)
     if not isinstance(header, dict):
         raise BadInput("header: must be a table")
@@ -169,12 +184,16 @@ def _read_header(text: bytes) -> dict[str, Any]:
         raise BadInput(
             f"schema: {version!r}; this version of dse reads {SCHEMA_VERSION}: measure the profile again"
         )
-    _strict(header, _HEADER, "header")
+    _strict(header, _HEADER | _TILE_HEADER if tiled else _HEADER, "header")
     if header["accuracy"] != list(ACCURACY):
         raise BadInput(f"accuracy: columns {header['accuracy']}; must be {list(ACCURACY)}")
-    unknown = [c for c in header["columns"] if c not in counter_columns()]
-    if unknown or len(set(map(str, header["columns"]))) != len(header["columns"]):
-        raise BadInput(f"columns: {unknown or 'duplicates'}; must be distinct counters of the schema")
+    known = {"columns": counter_columns(), "tile_columns": tile_columns()}
+    for name in ("columns", "tile_columns") if tiled else ("columns",):
+        unknown = [c for c in header[name] if c not in known[name]]
+        if unknown or len(set(map(str, header[name]))) != len(header[name]):
+            raise BadInput(f"{name}: {unknown or 'duplicates'}; must be distinct counters of the schema")
+    if tiled and header["tiles"] != list(QUERY_TILES):
+        raise BadInput(f"tiles: {header['tiles']}; must be {list(QUERY_TILES)}")
     return header
 
 
@@ -242,6 +261,9 @@ def _assemble(header: dict[str, Any], arrays: dict[str, Any]) -> Profile:
     counters = np.zeros((*packed.shape[1:], len(columns)), dtype=np.float32)
     for plane, name in zip(packed, header["columns"], strict=True):
         counters[..., columns.index(name)] = plane
+    given = {**arrays, "counters": counters}
+    if _TILES in arrays:
+        given[_TILES] = _unpack_tiles(arrays[_TILES], header["tile_columns"], counters)
     profile = build_profile(
         name=header["name"],
         phase=header["phase"],
@@ -250,11 +272,24 @@ def _assemble(header: dict[str, Any], arrays: dict[str, Any]) -> Profile:
         settings=settings,
         provenance=_provenance(header["provenance"]),
         defaults={a: _knobs(k, f"defaults.{a}") for a, k in header["defaults"].items()},
-        **{**arrays, "counters": counters},
+        **given,
     )
     if profile.checksum != header["checksum"]:
         raise BadInput("checksum: does not match the content; the file was changed after it was measured")
     return profile
+
+
+def _unpack_tiles(packed: Any, names: list[str], counters: Any) -> Any:
+    """`Profile.tile_counters` from the stored columns of all tiles but the first, and from `counters`."""
+    settings, contexts, layers, heads, _ = counters.shape
+    shape = (len(names), settings, contexts, len(QUERY_TILES) - 1, layers, heads)
+    if packed.shape != shape:
+        raise BadInput(f"{_TILES}: shape {packed.shape}; must be {shape}")
+    out = np.zeros((settings, contexts, len(QUERY_TILES), layers, heads, len(TILE_COLUMNS)), np.float32)
+    out[:, :, 0] = counters[..., TILE_COLUMNS]
+    for plane, name in zip(packed, names, strict=True):
+        out[:, :, 1:, ..., tile_columns().index(name)] = plane
+    return out
 
 
 def shipped_profiles() -> dict[str, Path]:
@@ -295,8 +330,11 @@ def merge_profiles(a: Profile, b: Profile) -> Profile:
     for field in ("mean_context", "baseline_perplexity"):
         if not np.array_equal(getattr(a, field), getattr(b, field), equal_nan=True):
             raise BadInput(f"{field}: differs; merged profiles score the same queries")
+    if (a.tile_counters is None) != (b.tile_counters is None):
+        raise BadInput("tile_counters: in one of the two only; merged profiles must agree")
     if a.window_nll.shape[-1] != b.window_nll.shape[-1]:
         raise BadInput("window_nll: different numbers of windows; merged profiles score the same windows")
+    per_setting = [f for f in arrays_of(a) if f not in ("mean_context", "baseline_perplexity")]
     known = {setting_key(s.algorithm, s.knobs): i for i, s in enumerate(a.settings)}
     fresh = []
     for j, setting in enumerate(b.settings):
@@ -305,15 +343,14 @@ def merge_profiles(a: Profile, b: Profile) -> Profile:
             fresh.append(j)
             continue
         same = a.settings[i].form == setting.form and all(
-            np.array_equal(getattr(a, f)[i], getattr(b, f)[j], equal_nan=True)
-            for f in ("counters", "histograms", "accuracy", "window_nll")
+            np.array_equal(getattr(a, f)[i], getattr(b, f)[j], equal_nan=True) for f in per_setting
         )
         if not same:
             raise BadInput(f"setting {setting.key}: measured twice with different results; keep one of them")
     for algorithm in set(a.defaults) & set(b.defaults):
         if dict(a.defaults[algorithm]) != dict(b.defaults[algorithm]):
             raise BadInput(f"defaults.{algorithm}: differ; merged profiles must agree")
-    rows = {f: np.concatenate([getattr(a, f), getattr(b, f)[fresh]]) for f in list(arrays_of(a))[:4]}
+    rows = {f: np.concatenate([getattr(a, f), getattr(b, f)[fresh]]) for f in per_setting}
     first, second = a.provenance, b.provenance
     return build_profile(
         name=a.name,

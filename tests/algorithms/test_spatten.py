@@ -29,13 +29,13 @@ def run_decode(
     run = algorithm.start(Prompt(k, v, group, prompt + steps, context or prompt + steps, column_sum, scales))
     out = []
     for step in range(steps):
-        run.step(prompt + step)
+        run.step(prompt + step, np.zeros(1, np.int64))
         for layer in range(layers):
             q = rng.standard_normal((batch, heads, group, 1, dim)).astype(np.float32) * 2
             new_k, new_v = rng.standard_normal((2, batch, heads, dim)).astype(np.float32)
             if bend is not None and step >= bend:
                 new_k, new_v = new_k * 0 + 3, new_v * 0 - 3
-            out.append((step, layer, run.attend(layer, q, new_k, new_v)))
+            out.append((step, layer, run.attend(layer, q, new_k[:, :, None], new_v[:, :, None])))
     return out, run
 
 

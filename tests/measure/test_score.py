@@ -8,7 +8,8 @@ import pytest
 from dse.algorithms import build
 from dse.measure.counting import COLUMNS
 from dse.measure.material import DensePass, Window, attention, prepare
-from dse.measure.score import load_score, save_score, score
+from dse.measure.outcome import load_score, save_score
+from dse.measure.score import score
 
 FLOAT = {"k_bits": 32, "v_bits": 32, "q_bits": 32}
 

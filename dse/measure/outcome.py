@@ -1,0 +1,138 @@
+"""What one measured setting gave, and the shard file that keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dse.measure.counting import Tally
+from dse.measure.material import DensePass, Window
+from dse.measure.npz import UNREADABLE
+from dse.profiles.schema import HISTOGRAM_BINS, HISTOGRAMS, counter_columns
+
+FloatArray = NDArray[np.floating[Any]]
+
+ERROR_WINDOWS: Final = 4
+"""Windows (the first ones) on which attention outputs are compared with dense ones."""
+
+
+@dataclass
+class Score:
+    """What one setting did over all windows.
+
+    Attributes:
+        nll: [W, T] negative log-likelihood of every scored target; `dense_nll` likewise, `distant` [W, T] bool.
+        kl: [W, T] KL(dense || setting), nats; `agree` [W, T] bool: same most likely token.
+        output_error: mean of |o - o_dense| / |o_dense| per query head over the compared calls.
+        counters: [L, H, columns] per decode step (prefill: per prompt); histograms [L, H, 2, bins].
+        tile_counters: prefill only, [tiles, L, H, columns]: fetches when a tile of queries shares them.
+    """
+
+    nll: FloatArray
+    dense_nll: FloatArray
+    distant: NDArray[np.bool_]
+    kl: FloatArray
+    agree: NDArray[np.bool_]
+    output_error: float
+    counters: FloatArray
+    histograms: FloatArray
+    tile_counters: FloatArray | None = None
+
+
+class Errors:
+    """Mean relative error of attention outputs."""
+
+    def __init__(self) -> None:
+        self.total, self.count = 0.0, 0
+
+    def add(self, out: FloatArray, dense: FloatArray) -> None:
+        """Compare [..., T, d] outputs of the same inputs, head by head."""
+        gap = np.sqrt(np.square(out - dense).sum(axis=(-1, -2), dtype=np.float64))
+        size = np.sqrt(np.square(dense).sum(axis=(-1, -2), dtype=np.float64))
+        self.total += float((gap / np.maximum(size, 1e-30)).sum())
+        self.count += gap.size
+
+    @property
+    def mean(self) -> float:
+        return self.total / max(self.count, 1)
+
+
+class Gathered:
+    """Per-window results as they come in."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[NDArray[Any], ...]] = []
+
+    def add(self, window: Window, dense: DensePass, log_p: FloatArray) -> None:
+        targets = window.tokens[len(window.tokens) - len(log_p) :]
+        rows = np.arange(len(targets))
+        reference = np.asarray(dense.log_probabilities)
+        kl = (np.exp(reference) * (reference - log_p)).sum(axis=-1, dtype=np.float64)
+        agree = reference.argmax(axis=-1) == log_p.argmax(axis=-1)
+        nll, dense_nll = -log_p[rows, targets], -reference[rows, targets]
+        self.rows.append((nll.astype(np.float64), dense_nll.astype(np.float64), dense.distant, kl, agree))
+
+    def finish(self, error: float, tally: Tally, steps: int) -> Score:
+        nll, dense_nll, distant, kl, agree = (np.stack(column) for column in zip(*self.rows, strict=True))
+        return Score(nll, dense_nll, distant, kl, agree, error, *tally.means(steps))
+
+
+def save_score(path: Path, result: Score, header: str) -> None:
+    """Write one shard, replacing it in one step; `header` says which setting and material it belongs to."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    tiles: dict[str, Any] = {}
+    if result.tile_counters is not None:
+        tiles["tile_counters"] = result.tile_counters.astype(np.float32)
+    with temporary.open("wb") as handle:
+        np.savez_compressed(
+            handle,
+            header=np.array(header),
+            nll=result.nll.astype(np.float32),
+            dense_nll=result.dense_nll.astype(np.float32),
+            distant=result.distant,
+            kl=result.kl.astype(np.float32),
+            agree=result.agree,
+            output_error=np.array(result.output_error),
+            counters=result.counters.astype(np.float32),
+            histograms=result.histograms.astype(np.float32),
+            **tiles,
+        )
+    temporary.replace(path)
+
+
+def read_header(path: Path) -> str | None:
+    """What the shard at `path` says it belongs to; None where it cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return str(data["header"])
+    except UNREADABLE:
+        return None
+
+
+def load_score(path: Path, header: str) -> Score | None:
+    """The shard at `path`; None where it is missing, unreadable, or belongs to something else."""
+    names = ("nll", "dense_nll", "distant", "kl", "agree", "output_error", "counters", "histograms")
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            if str(data["header"]) != header:
+                return None
+            fields = {name: data[name] for name in names}
+            tiles = data["tile_counters"] if "tile_counters" in data.files else None
+    except UNREADABLE:
+        return None
+    shape = fields["counters"].shape
+    if len(shape) != 3 or shape[2] != len(counter_columns()):
+        return None
+    if fields["histograms"].shape != (*shape[:2], len(HISTOGRAMS), HISTOGRAM_BINS):
+        return None
+    if not all(np.isfinite(fields[name]).all() for name in names):
+        return None
+    fields["output_error"] = float(fields["output_error"])
+    for name in ("nll", "dense_nll", "kl"):
+        fields[name] = fields[name].astype(np.float64)
+    return Score(**fields, tile_counters=tiles)

@@ -1,0 +1,86 @@
+"""Measure an algorithm that decides from what it saw before: token by token, all windows side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from dse.algorithms.contract import Algorithm, FloatArray, Prompt, visible_keys
+from dse.algorithms.quantize import Scales
+from dse.measure.counting import Tally
+from dse.measure.material import DensePass, Window, attention, log_softmax
+from dse.measure.outcome import ERROR_WINDOWS, Errors, Gathered, Score
+from dse.models.protocol import Model
+
+ERROR_STRIDE: Final = 4
+"""Outputs are compared at every fourth step."""
+
+
+def score_stateful(
+    model: Model,
+    algorithm: Algorithm,
+    scales: Sequence[Scales],
+    chosen: Sequence[Window],
+    folders: Sequence[Path],
+) -> Score:
+    """Run `algorithm` over the last quarter of `chosen`, whose dense passes lie in `folders`."""
+    shape = model.shape
+    tally, errors, gathered = Tally(shape.layers, shape.kv_heads), Errors(), Gathered()
+    passes = [DensePass.load(folder) for folder in folders]
+    tokens = np.stack([w.tokens for w in chosen])
+    context, prompt = len(chosen[0].tokens) - 1, passes[0].k.shape[2]
+    k0 = [np.stack([p.k[layer] for p in passes]) for layer in range(shape.layers)]
+    v0 = [np.stack([p.v[layer] for p in passes]) for layer in range(shape.layers)]
+    run = algorithm.start(
+        Prompt(
+            k=k0,
+            v=v0,
+            group=shape.group,
+            capacity=context,
+            context=context,
+            column_sum=np.stack([p.column_sum for p in passes]),
+            scales=scales,
+            tokens=tokens[:, :prompt],
+            embed=model.embed,
+            windows=model.windows,
+        )
+    )
+    compared = min(ERROR_WINDOWS, len(chosen))
+    cache = np.zeros((2, shape.layers, compared, shape.kv_heads, context, shape.head_dim), np.float32)
+    for layer in range(shape.layers):
+        cache[0, layer, :, :, :prompt] = k0[layer][:compared]
+        cache[1, layer, :, :, :prompt] = v0[layer][:compared]
+    del k0, v0
+    hidden = []
+    for position in range(prompt, context):
+        positions = np.full((len(chosen), 1), position)
+        again = run.step(position, tokens[:, position])
+        if again is not None:
+            positions = np.concatenate([again, positions], axis=1)
+
+        def attend(
+            layer: int, q: FloatArray, k: FloatArray, v: FloatArray, position: int = position
+        ) -> FloatArray:
+            queries = q.shape[2]
+            grouped = q.reshape(len(chosen), shape.kv_heads, shape.group, queries, shape.head_dim)
+            attended = run.attend(layer, grouped, k, v)
+            sliding = model.windows[layer]
+            tally.add(layer, slice(None), attended, visible_keys(np.array([position]), position + 1, sliding))
+            cache[0, layer, :, :, position] = k[:compared, :, -1]
+            cache[1, layer, :, :, position] = v[:compared, :, -1]
+            out = attended.out.reshape(q.shape)
+            if position % ERROR_STRIDE == 0:
+                seen = cache[:, layer, :, :, : position + 1]
+                full, _ = attention(q[:compared, :, -1:], seen[0], seen[1], position, window=sliding)
+                errors.add(out[:compared, :, -1:], full)
+            return out
+
+        x = model.run(np.take_along_axis(tokens, positions, axis=1), positions, attend)
+        hidden.append(x[:, -1])
+    states = np.stack(hidden, axis=1)
+    for number, window in enumerate(chosen):
+        gathered.add(window, passes[number], log_softmax(model.logits(states[number])))
+    return gathered.finish(errors.mean, tally, (context - prompt) * len(chosen))
