@@ -130,7 +130,7 @@ class Algorithm(ABC):
     stateful: ClassVar[bool] = False
     revision: ClassVar[int] = 1
     """Raised whenever the same knobs would give other numbers: older measurements then no longer count."""
-    needs: ClassVar[str] = ""
+    needs: str = ""
     """What calibration must supply before this algorithm can run, a key of `dse.measure.tables`; empty: nothing."""
 
     def __init__(self, knobs: Mapping[str, object] | None = None, where: str = "") -> None:
@@ -196,6 +196,8 @@ class Prompt:
         tokens: [B, P] token ids of the prompt.
         embed: token ids [...] to the model's input embeddings [..., D].
         windows: per layer, how many tokens a query may see at most (0: all).
+        attention: makes [B, capacity - P, capacity]: dense attention of the decoded positions, averaged over
+            layers and query heads. Only oracles may call it.
     """
 
     k: Sequence[FloatArray]
@@ -208,6 +210,7 @@ class Prompt:
     tokens: IntArray = field(default_factory=lambda: np.zeros((0, 0), np.int64))
     embed: Callable[[IntArray], FloatArray] | None = None
     windows: Sequence[int] = ()
+    attention: Callable[[], FloatArray] | None = None
 
 
 class Run(ABC):
@@ -225,5 +228,5 @@ class Run(ABC):
     def attend(self, layer: int, q: FloatArray, k: FloatArray, v: FloatArray) -> Attended:
         """One layer: q [B, H, G, R + 1, d], k and v [B, H, R + 1, d]; the new token comes last.
 
-        Masks are [B, H, G, R + 1, position + 1] over the positions of the text.
+        Masks are [B, H, G, R + 1, cache rows]; with one row of queries where all of them share the fetch.
         """

@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from dse.algorithms.contract import Algorithm, Attended, BoolArray, Call, FloatArray, Knob
+from dse.algorithms.contract import Attended, BoolArray, Call, FloatArray, Knob
+from dse.algorithms.layers import LAYERS, Layered
 from dse.algorithms.operands import (
     WIDTHS,
     exponentials,
@@ -62,7 +63,7 @@ def keep_rows(scores: FloatArray, threshold: float, test: str, together: int = 1
     return np.asarray(kept)
 
 
-class MnnFast(Algorithm):
+class MnnFast(Layered):
     """Zero-skipping in the weighted sum."""
 
     name = "mnnfast"
@@ -75,8 +76,10 @@ class MnnFast(Algorithm):
         ),
         Knob("gate", False, "skipped values are not fetched either"),
         Knob("together", 1, "parallel lanes that skip only if all of their tokens do", 1, 64),
+        LAYERS,
         *WIDTHS,
     )
+    layered = ("threshold", "together")
 
     def __init__(self, knobs: Mapping[str, object] | None = None, where: str = "") -> None:
         super().__init__(knobs, where)
@@ -99,7 +102,7 @@ class MnnFast(Algorithm):
             v_after="row" if self.needs_row else "token" if self.settings["gate"] else "none",
         )
 
-    def attend(self, call: Call) -> Attended:
+    def attend_layer(self, call: Call) -> Attended:
         q, k, v = operands(self, call)
         test, dim = self.text("test"), call.q.shape[-1]
         scores = masked_scores(q, k, call.visible())
@@ -116,7 +119,8 @@ class MnnFast(Algorithm):
             "row_waits": rows * self.needs_row,
         }
         if test == "running":
-            rises = scores[..., 1:] > np.maximum.accumulate(scores, axis=-1)[..., :-1]
+            before = np.maximum.accumulate(scores, axis=-1)[..., :-1]
+            rises = (scores[..., 1:] > before) & (before > -np.inf)
             again = per_head(rises)  # each rescales the sum and the d partial outputs by one exponential
             work["exponentials"] = pairs + again
             work["scalar_ops"] = pairs + again * (dim + 1)  # threshold x sum, then the rescaling

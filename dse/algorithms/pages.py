@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from dse.algorithms.contract import Algorithm, Attended, Call, FloatArray, Knob
+from dse.algorithms.contract import Attended, Call, FloatArray, Knob
+from dse.algorithms.layers import LAYERS, Layered
 from dse.algorithms.operands import (
     WIDTHS,
     largest,
@@ -55,7 +56,7 @@ def page_bounds(q: FloatArray, keys: FloatArray, page: int) -> FloatArray:
     return bounds.reshape(batch, heads, group, queries, full)
 
 
-class Quest(Algorithm):
+class Quest(Layered):
     """Page selection by key extremes."""
 
     name = "quest"
@@ -65,8 +66,10 @@ class Quest(Algorithm):
         Knob("budget", 256, "tokens a query head may fetch; whole pages, the current one included", 1, 1e6),
         Knob("page", 16, "tokens per page", 1, 1024),
         Knob("dense_layers", 2, "first layers that fetch everything", 0, 1000),
+        LAYERS,
         *WIDTHS,
     )
+    layered = ("budget",)
 
     def __init__(self, knobs: Mapping[str, object] | None = None, where: str = "") -> None:
         super().__init__(knobs, where)
@@ -83,7 +86,7 @@ class Quest(Algorithm):
             q_bits=self.integer("q_bits"),
         )
 
-    def attend(self, call: Call) -> Attended:
+    def attend_layer(self, call: Call) -> Attended:
         q, k, v = operands(self, call)
         batch, _, group, queries, dim = call.q.shape
         visible = call.visible()
@@ -99,14 +102,16 @@ class Quest(Algorithm):
         current = position // page  # the page of the query itself, always kept
         bounds = page_bounds(q, k, page)
         pages = np.arange(bounds.shape[-1])
-        bounds[..., pages >= current[:, None]] = -np.inf
-        estimated = (current >= budget) & (budget > 1)
-        chosen = np.where((current < budget)[:, None], bounds > -np.inf, largest(bounds, budget - 1))
+        oldest = visible.argmax(axis=-1) // page  # the first page of which the layer still sees anything
+        older = current - oldest
+        bounds[..., (pages >= current[:, None]) | (pages < oldest[:, None])] = -np.inf
+        estimated = (older >= budget) & (budget > 1)
+        chosen = np.where((older < budget)[:, None], bounds > -np.inf, largest(bounds, budget - 1))
         of_token = np.arange(k.shape[2]) // page
         padded = np.concatenate([chosen, np.zeros((*chosen.shape[:-1], 1), bool)], axis=-1)
         kept = (padded[..., of_token] | (of_token == current[:, None])) & visible
         out = weigh(softmax_over(scores, kept), v)
-        candidates = float(current[estimated].sum()) * batch  # summaries read, over B and T
+        candidates = float(older[estimated].sum()) * batch  # summaries read, over B and T
         closing = float(np.count_nonzero((position + 1) % page == 0)) * batch  # pages that fill up
         summary_bytes = 2 * dim * self.integer("k_bits") / 8
         calls = float(np.count_nonzero(estimated)) * batch * group

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dse.algorithms.contract import Algorithm, Attended, BoolArray, Call, FloatArray, Knob
+from dse.algorithms.contract import Attended, BoolArray, Call, FloatArray, Knob
+from dse.algorithms.layers import LAYERS, Layered
 from dse.algorithms.operands import (
     WIDTHS,
     exponentials,
@@ -30,7 +31,7 @@ from dse.algorithms.operands import (
 from dse.profiles.schema import Form
 
 
-class _Oracle(Algorithm):
+class _Oracle(Layered):
     """All keys are fetched; the kept values follow from the finished row."""
 
     def form(self) -> Form:
@@ -41,7 +42,7 @@ class _Oracle(Algorithm):
             v_after="row",
         )
 
-    def attend(self, call: Call) -> Attended:
+    def attend_layer(self, call: Call) -> Attended:
         q, k, v = operands(self, call)
         scores = masked_scores(q, k, call.visible())
         kept = self.keep(scores)
@@ -66,8 +67,10 @@ class OracleTopK(_Oracle):
     source = "reference; top-k attention (Gupta et al., SustaiNLP 2021)"
     knobs = (
         Knob("k", 64, "values every query head keeps; ties go to the more recent token", 1, 1e6),
+        LAYERS,
         *WIDTHS,
     )
+    layered = ("k",)
 
     def keep(self, scores: FloatArray) -> BoolArray:
         return largest(scores, self.integer("k"))
@@ -86,8 +89,10 @@ class OracleThreshold(_Oracle):
     source = "reference"
     knobs = (
         Knob("threshold", 1e-3, "probability at or under which a value is dropped", 1e-8, 1.0),
+        LAYERS,
         *WIDTHS,
     )
+    layered = ("threshold",)
 
     def keep(self, scores: FloatArray) -> BoolArray:
         p = exponentials(scores)
@@ -99,7 +104,7 @@ class OracleThreshold(_Oracle):
         return pair_count(call)  # a probability needs the whole row's denominator
 
 
-class SlidingWindow(Algorithm):
+class SlidingWindow(Layered):
     """The first tokens and the most recent ones; everything between is neither fetched nor computed."""
 
     name = "window"
@@ -108,8 +113,10 @@ class SlidingWindow(Algorithm):
     knobs = (
         Knob("recent", 256, "most recent tokens kept, the current one included", 1, 1e6),
         Knob("sinks", 4, "first tokens kept", 0, 1e6),
+        LAYERS,
         *WIDTHS,
     )
+    layered = ("recent", "sinks")
 
     def form(self) -> Form:
         return Form(
@@ -118,7 +125,7 @@ class SlidingWindow(Algorithm):
             q_bits=self.integer("q_bits"),
         )
 
-    def attend(self, call: Call) -> Attended:
+    def attend_layer(self, call: Call) -> Attended:
         q, k, v = operands(self, call)
         position = call.first + np.arange(call.q.shape[3])
         token = np.arange(call.k.shape[2])

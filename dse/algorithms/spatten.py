@@ -14,7 +14,7 @@ always kept, which the paper leaves unsaid and decoding requires; `recent` exten
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,9 @@ from dse.algorithms.contract import (
     Run,
 )
 from dse.algorithms.operands import softmax_over
+from dse.algorithms.prompt import Passage
 from dse.algorithms.quantize import parse_chunks, to_integers
+from dse.algorithms.spatten_prompt import SpAttenPrompt
 from dse.errors import BadInput
 from dse.profiles.schema import Form
 
@@ -133,6 +135,9 @@ class SpAtten(Algorithm):
     def start(self, prompt: Prompt) -> SpAttenRun:
         return SpAttenRun(self, prompt)
 
+    def start_prompt(self, passage: Passage) -> SpAttenPrompt:
+        return SpAttenPrompt(self, passage)
+
 
 class SpAttenRun(Run):
     """A decode of `B` windows in step. Importance is shared by all heads, as in the paper."""
@@ -143,6 +148,7 @@ class SpAttenRun(Run):
         layers = len(prompt.k)
         batch, heads, length, dim = prompt.k[0].shape
         self.dim, self.dtype = dim, prompt.k[0].dtype
+        self.windows = tuple(prompt.windows) or (0,) * layers
         self.ratios = algorithm.token_ratios(layers)
         self.kept_heads = [
             max(1, math.floor(r * heads * prompt.group + 1e-9)) for r in algorithm.head_ratios(layers)
@@ -160,12 +166,13 @@ class SpAttenRun(Run):
         self.importance = np.zeros((batch, prompt.capacity))
         start = algorithm.text("importance")
         if start != "empty":
-            seen = length - np.arange(length) if start == "prompt-mean" else 1
+            seen = queries_that_saw(length, self.windows) if start == "prompt-mean" else 1
             self.importance[:, :length] = prompt.column_sum / seen
         # Without scores the first step keeps every token, as the published workloads do.
         self.scored = start != "empty"
         self.position = -1
         self.alive: BoolArray = np.zeros((batch, 0), bool)
+        self.seen = self.alive  # ... and in the layer's window
         self.heads_alive: BoolArray = np.zeros((batch, heads, prompt.group), bool)
         self.head_importance = np.zeros((batch, heads, prompt.group))
 
@@ -222,6 +229,8 @@ class SpAttenRun(Run):
         self._store(layer, slice(count - 1, count), k, v)
         ranked_tokens = self._prune_tokens(layer)
         ranked_heads = self._prune_heads(layer)
+        window = self.windows[layer]
+        self.seen = self.alive & (np.arange(count) >= count - window) if window else self.alive
         batch, heads = q.shape[:2]
         step_q = self.prompt.scales[layer].q[12][None, :, :, None].astype(self.dtype)
         queries = to_integers(q[:, :, :, 0], step_q, 12) * step_q
@@ -234,9 +243,9 @@ class SpAttenRun(Run):
             if len(b):
                 keys = self.k_full[layer][b, h, :count]
                 scores = np.matmul(keys, queries[b, h, g][..., None])[..., 0]
-                p[b, h, g] = softmax_over(scores, self.alive[b])
+                p[b, h, g] = softmax_over(scores, self.seen[b])
         p *= self.heads_alive[..., None]
-        tokens = self.alive[:, None, None, :] & self.heads_alive[..., None]
+        tokens = self.seen[:, None, None, :] & self.heads_alive[..., None]
         values, selected, kept = self._keep_values(p, tokens)
         out = np.where(values, p, 0).astype(self.dtype) @ self.v[layer][:, :, :count]
         self.importance[:, :count] += p.sum(axis=(1, 2))
@@ -272,22 +281,36 @@ class SpAttenRun(Run):
 
     def _probabilities(self, queries: FloatArray, keys: FloatArray) -> FloatArray:
         scores = queries @ keys.swapaxes(-1, -2)
-        return softmax_over(scores, self.alive[:, None, None, :])
+        return softmax_over(scores, self.seen[:, None, None, :])
 
     def _keep_values(self, p: FloatArray, tokens: BoolArray) -> tuple[BoolArray, FloatArray, FloatArray]:
         """The `value_keep` largest probabilities of every head; also elements in and out, per KV head."""
         none = np.zeros(p.shape[1])
         if self.value_keep >= 1:
             return tokens, none, none
-        entering = int(self.alive[0].sum())
-        nominal = self.prompt.context if entering == self.position + 1 else entering
-        keep = min(entering, max(1, math.floor(self.value_keep * nominal + 1e-9)))
+        entering = np.count_nonzero(self.seen, axis=-1)  # of every text: windows may hold different numbers
+        active = self.heads_alive.sum(axis=2, dtype=np.float64)
         chosen = np.zeros_like(tokens)
         score = np.where(tokens, p, -1.0)
-        np.put_along_axis(chosen, _largest(score, keep), True, axis=-1)
+        elements, kept = none.copy(), none.copy()
+        for count in np.unique(entering):
+            rows = entering == count
+            nominal = self.prompt.context if count == self.position + 1 else count
+            keep = min(int(count), max(1, math.floor(self.value_keep * nominal + 1e-9)))
+            most = np.zeros(score[rows].shape, bool)
+            np.put_along_axis(most, _largest(score[rows], keep), True, axis=-1)
+            chosen[rows] = most
+            elements += active[rows].sum(axis=0) * count
+            kept += active[rows].sum(axis=0) * keep
         chosen &= tokens
-        active = self.heads_alive.sum(axis=(0, 2), dtype=np.float64)
-        return chosen, active * entering, active * keep
+        return chosen, elements, kept
+
+
+def queries_that_saw(length: int, windows: Sequence[int]) -> FloatArray:
+    """[length]: how many queries of a prompt saw each token, on average over layers with these sliding windows."""
+    after = length - np.arange(length)
+    seen: FloatArray = np.mean([np.minimum(after, window or length) for window in windows], axis=0)
+    return seen
 
 
 def _largest(score: FloatArray, keep: int) -> IntArray:

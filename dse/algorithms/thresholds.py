@@ -1,8 +1,10 @@
 """Thresholds of Top-Theta attention from calibration scores, as pure functions on arrays.
 
 Per row of more than k visible entries, the threshold is its (k + 1)-th largest entry, so that exactly k are
-strictly above it; per (layer, head, length) it is the mean over the rows plus `sigma` standard deviations. At
-run time the nearest calibrated length is looked up.
+strictly above it; per (layer, head, length) it is the mean over the rows plus `sigma` standard deviations
+(``rule = "mean"``, as published). The count above a threshold is no straight line, so the mean of thresholds
+does not keep k on average: logits of rows whose level varies keep more. ``"count"`` (ours) takes, in place of
+the mean, the entry that leaves k per row on average. At run time the nearest calibrated length is looked up.
 
 Source: Berestizshevsky, Andri, Cavigelli, "Top-Theta Attention" (arXiv 2502.08363) and its published code,
 which keeps one entry per exact length and prefers rows of lengths seen least; here rows are pooled around the
@@ -25,6 +27,7 @@ from dse.errors import BadInput
 IntArray = NDArray[np.integer[Any]]
 
 PLACEMENTS: Final = ("pre", "post")
+RULES: Final = ("mean", "count")
 SPARED_LAYERS: Final = 2
 """First layers that have a target of their own."""
 
@@ -127,15 +130,18 @@ def above(x: FloatArray, theta: FloatArray) -> BoolArray:
     return np.asarray(kept)
 
 
-def pooled_thresholds(x: FloatArray, count: IntArray, k: int, sigma: float) -> tuple[FloatArray, FloatArray]:
+def pooled_thresholds(
+    x: FloatArray, count: IntArray, k: int, sigma: float, rule: str = "mean"
+) -> tuple[FloatArray, FloatArray]:
     """Thresholds of rows that count as one length.
 
     Args:
         x: [B, H, G, T, N] logits or probabilities, smallest where hidden.
         count: [T] visible entries of every row.
+        rule: one of `RULES`; either way `sigma` standard deviations of the rows' own thresholds are added.
 
-    Returns: mean + sigma x standard deviation [H, G] over rows longer than k, NaN where there is none; and each
-    row's own threshold [B, H, G, T], -inf for rows of at most k entries.
+    Returns: the threshold [H, G] from rows longer than k, NaN where there is none; and each row's own one
+    [B, H, G, T], -inf for rows of at most k entries.
     """
     own = np.full(x.shape[:-1], -np.inf, x.dtype)
     rows = count > k
@@ -144,7 +150,12 @@ def pooled_thresholds(x: FloatArray, count: IntArray, k: int, sigma: float) -> t
     samples = row_threshold(x[..., rows, :], k)
     own[..., rows] = samples
     wide = samples.astype(np.float64)
-    return wide.mean(axis=(0, 3)) + sigma * wide.std(axis=(0, 3)), own
+    if rule == "mean":
+        middle = wide.mean(axis=(0, 3))
+    else:
+        pooled = np.moveaxis(x[..., rows, :], 0, 2).reshape(*x.shape[1:3], -1)
+        middle = row_threshold(pooled, k * len(x) * int(rows.sum()))
+    return middle + sigma * wide.std(axis=(0, 3)), own
 
 
 def pooled_rests(scores: FloatArray, count: IntArray, k: int, theta: FloatArray) -> Rests:
@@ -193,6 +204,7 @@ def layer_thresholds(
     placement: str,
     sigma: float = SIGMA,
     window: int = 0,
+    rule: str = "mean",
 ) -> FloatArray:
     """Thresholds of one layer from calibration logits.
 
@@ -202,6 +214,7 @@ def layer_thresholds(
         lengths: [C] rising; every row counts for the nearest one.
         placement: ``"pre"`` or ``"post"``: whether `scores` or their softmax are thresholded.
         window: tokens a query may see at most; 0: all before it.
+        rule: one of `RULES`.
 
     Returns: [H, G, C] mean + sigma x standard deviation; NaN where no row was longer than k.
     """
@@ -210,7 +223,7 @@ def layer_thresholds(
         x = probabilities(x)
     out = np.full((*scores.shape[1:3], len(lengths)), np.nan)
     for c, rows in length_groups(count, lengths):
-        out[..., c] = pooled_thresholds(x[..., rows, :], count[rows], k, sigma)[0]
+        out[..., c] = pooled_thresholds(x[..., rows, :], count[rows], k, sigma, rule)[0]
     return out
 
 

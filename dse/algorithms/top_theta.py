@@ -26,7 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from dse.algorithms.contract import Algorithm, Attended, BoolArray, Call, FloatArray, Knob
+from dse.algorithms.contract import Attended, BoolArray, Call, FloatArray, Knob
+from dse.algorithms.layers import LAYERS, Layered
 from dse.algorithms.operands import (
     WIDTHS,
     exponentials,
@@ -39,6 +40,7 @@ from dse.algorithms.operands import (
 )
 from dse.algorithms.thresholds import (
     PLACEMENTS,
+    RULES,
     SIGMA,
     SPARED_LAYERS,
     IntArray,
@@ -66,7 +68,7 @@ HIGHEST = 80.0
 """Largest exponent taken: exp of it is finite in float32, and the row's weights are then as good as zero."""
 
 
-class TopTheta(Algorithm):
+class TopTheta(Layered):
     """Calibrated thresholds instead of a top-k search."""
 
     name = "top-theta"
@@ -79,9 +81,18 @@ class TopTheta(Algorithm):
         Knob("sdc", "none", "denominator compensation, with placement = pre only", choices=COMPENSATIONS),
         Knob("gamma", 1.0, "scale of the compensation of the denominator", 0.0, 10.0),
         Knob("vmc", True, "give the missing weight to the mean value"),
-        Knob("sigma", SIGMA, "standard deviations added to the mean calibration threshold", -4.0, 4.0),
+        Knob(
+            "rule",
+            "mean",
+            "thresholds from the mean over rows, or so that rows keep k on average",
+            choices=RULES,
+        ),
+        Knob("sigma", SIGMA, "standard deviations of the rows' own thresholds added to it", -4.0, 4.0),
+        Knob("calibration", 1024, "tokens of a calibration window; longer rows use its last length", 64, 1e5),
+        LAYERS,
         *WIDTHS,
     )
+    layered = ("k", "k0", "sdc", "gamma", "vmc")
     needs = "thresholds"
 
     def __init__(
@@ -109,6 +120,14 @@ class TopTheta(Algorithm):
         if not isinstance(table, Thresholds):
             raise TypeError(f"{self.name}: expected Thresholds, got {type(table).__name__}")
         self.thresholds = table
+        for _, variant in self.exceptions:
+            variant.prepare(table)
+
+    def aims(self, layers: int) -> tuple[int, ...]:
+        """Entries per row that the thresholds of every layer aim at."""
+        return tuple(
+            self.variant(layer).integer("k0" if layer < SPARED_LAYERS else "k") for layer in range(layers)
+        )
 
     def form(self) -> Form:
         return Form(
@@ -143,7 +162,7 @@ class TopTheta(Algorithm):
             raise BadInput(f"{self.name}.sdc: {sdc!r} needs calibrated compensations; thresholds have none")
         return found
 
-    def attend(self, call: Call) -> Attended:
+    def attend_layer(self, call: Call) -> Attended:
         tables = self.calibrated(call)
         q, k, v = operands(self, call)
         batch, heads, group, queries, dim = call.q.shape

@@ -19,9 +19,11 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     # name: (module, what it does); each module's attribute `command` is the click command
     "sweep": ("dse.cli.sweep", "Evaluate a whole space and keep its front."),
     "front": ("dse.cli.front", "Print or export the front of a run (table, CSV, JSON)."),
+    "explain": ("dse.cli.explain", "Say where the time, energy and area of one point go, and what binds it."),
     "plot": ("dse.cli.plot", "Draw the fronts of one or more runs (PNG, SVG, PDF)."),
     "profile": ("dse.cli.profile", "Run a language model and measure a profile."),
     "list": ("dse.cli.list", "List what there is: spaces, algorithms, hardware, profiles, components."),
+    "match": ("dse.cli.match", "Compare algorithms at equal accuracy, on text nothing was chosen on."),
     "check": ("dse.cli.check", "Check a space and say how large it is, without running it."),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -13,6 +14,9 @@ from dse.cli.table import Column, layout, significant
 from dse.errors import BadInput, nearest
 
 Entry = dict[str, Any]
+
+PLANE_VALUES: Final = 4
+"""Measured values of a knob from which on leaving one out says something: with three it bridges the whole range."""
 
 
 def _spaces() -> list[Entry]:
@@ -99,22 +103,96 @@ def _parameters() -> list[Entry]:
 
 
 def _profiles() -> list[Entry]:
+    from dse.profiles.coverage import coverage, gaps, plan
+    from dse.profiles.error import interpolation_errors
+    from dse.profiles.naming import ProfileName
+    from dse.profiles.schema import QUERY_TILES
     from dse.profiles.store import read_profile, shipped_profiles
 
+    profiles = {name: read_profile(path) for name, path in shipped_profiles().items()}
+    wanted, scores = plan()
+    missing = gaps(profiles, wanted)
     entries = []
-    for name, path in shipped_profiles().items():
-        profile = read_profile(path)
+    for name, profile in profiles.items():
+        covered = coverage(profile)
         entries.append({
             "name": name,
             "phase": profile.phase,
             "contexts": list(profile.contexts),
+            "windows": {c.context: c.windows for c in covered},
             "settings": len(profile.settings),
+            "measured": {c.context: {a: n for a, n in c.settings.items() if n} for c in covered},
             "algorithms": {a: profile.knobs(a) for a in profile.algorithms},
+            "tiles": list(QUERY_TILES) if profile.tile_counters is not None else [],
+            "interpolation": [
+                {**vars(error), "share": error.share} for error in interpolation_errors(profile)
+            ],
+            "missing": [
+                {"tier": g.tier, "context": g.context, "missing": g.missing} for g in missing if g.profile == name
+            ],
             "model": profile.provenance.model,
             "text": profile.provenance.text,
             "checksum": profile.checksum,
         })  # fmt: skip
+    for name in dict.fromkeys(g.profile for g in missing if g.profile not in profiles):
+        entries.append({
+            "name": name, "phase": ProfileName.parse(name).phase, "contexts": [], "windows": {}, "settings": 0,
+            "measured": {}, "algorithms": {}, "interpolation": [],
+            "missing": [
+                {"tier": g.tier, "context": g.context, "missing": g.missing} for g in missing if g.profile == name
+            ],
+        })  # fmt: skip
+    entries += [
+        {
+            "name": name, "phase": "", "contexts": [], "windows": {}, "settings": 0, "measured": {},
+            "algorithms": {}, "interpolation": [], "missing": [{"tier": tier, "context": 0, "missing": "not measured"}],
+        }
+        for tier, name in scores
+    ]  # fmt: skip
     return entries
+
+
+def _profile_rows(entries: Sequence[Entry]) -> list[Entry]:
+    """A row per profile and context for the table; what was not measured at all stands below it."""
+    return [
+        {
+            "name": entry["name"],
+            "phase": entry["phase"],
+            "context": context,
+            "windows": entry["windows"][context],
+            "shown": ", ".join(f"{name} {count}" for name, count in entry["measured"][context].items())
+            + (f"; tiles of {', '.join(map(str, entry['tiles']))} queries" if entry["tiles"] else ""),
+        }
+        for entry in entries
+        for context in entry["contexts"]
+    ]
+
+
+def _profile_remarks(entries: Sequence[Entry]) -> list[str]:
+    """How far off values between measured ones are, and what of the plan is missing, tier by tier."""
+    lines = []
+    for entry in entries:
+        worst: dict[str, float] = {}
+        for error in entry["interpolation"]:
+            knob = f"{error['algorithm']}.{error['knob']}"
+            if error["values"] >= PLANE_VALUES:
+                worst[knob] = max(worst.get(knob, 0.0), error["share"])
+        if worst:
+            shares = ", ".join(f"{knob} {share:.1%}" for knob, share in worst.items())
+            lines.append(
+                f"{entry['name']}: values between measured ones are off by (median of the perplexity increase, share "
+                f"of its range, each measured value left out in turn): {shares}"
+            )
+    for tier in (1, 2):
+        parts = [
+            f"{entry['name']}{' context ' + str(gap['context']) if gap['context'] else ''}: {gap['missing']}"
+            for entry in entries
+            for gap in entry["missing"]
+            if gap["tier"] == tier
+        ]
+        if parts:
+            lines += [f"missing, tier {tier}:", *(f"  {part}" for part in parts)]
+    return lines
 
 
 def _components() -> list[Entry]:
@@ -178,7 +256,13 @@ _KINDS: Final[dict[str, tuple[Callable[[], list[Entry]], Sequence[Column]]]] = {
     "parameters": (_parameters, (_name(), _text("valid", 1, shrink_to=36), _last("description"))),
     "profiles": (
         _profiles,
-        (_name(), _text("phase", 2), _text("contexts", 1), _count("settings"), _last("algorithms")),
+        (
+            _name(),
+            _text("phase", 2),
+            Column("context", "context", text=str, priority=1),
+            Column("windows", "windows", text=str, priority=2),
+            Column("shown", "settings measured", text=str, left=True, shrink_to=30, wrap=True),
+        ),
     ),
     "components": (
         _components,
@@ -199,7 +283,7 @@ _SHOWN_ONLY: Final = ("shown", "machine", "memory")
 
 @click.command(name="list")
 @click.argument("kind", metavar="|".join(_KINDS))
-@common("json", "quiet", "debug")
+@common("plugin", "json", "quiet", "debug")
 @click.pass_obj
 def command(environment: Environment, kind: str) -> None:
     """List what there is to choose from; --json prints everything known about each entry, as an array.
@@ -210,7 +294,7 @@ def command(environment: Environment, kind: str) -> None:
     hardware    named designs, to start from with base = "..."
     processors  GPUs and CPUs to compare with: [baseline] processor = "..."
     parameters  hardware axes a space may name under [hardware]
-    profiles    measured profiles that come with the package
+    profiles    measured profiles that come with the package, and what is not measured yet
     components  constants behind area, energy and time, with their sources
     """
     if kind not in _KINDS:
@@ -222,8 +306,18 @@ def command(environment: Environment, kind: str) -> None:
             [{k: v for k, v in entry.items() if k not in _SHOWN_ONLY} for entry in entries]
         )
         return
-    table = layout(entries, columns, environment.columns)
+    rows = _profile_rows(entries) if kind == "profiles" else entries
+    table = layout(rows, columns, environment.columns)
     for number, line in enumerate(table.lines):
         environment.print(environment.style(line, bold=True) if number < table.headers else line)
+    if kind == "profiles":
+        for line in _profile_remarks(entries):
+            for part in textwrap.wrap(line, environment.columns, subsequent_indent="    "):
+                environment.print(part)
+    if kind == "algorithms":
+        from dse.algorithms import broken_plugins
+
+        for reason in broken_plugins().values():
+            environment.remark(f"note: left out: {reason}")
     if not entries:
         environment.remark(f"no {kind} are installed")

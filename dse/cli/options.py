@@ -24,6 +24,15 @@ def _flag(name: str) -> Callable[[click.Context, click.Parameter, bool], None]:
     return raise_flag
 
 
+def _load(ctx: click.Context, parameter: click.Parameter, paths: tuple[str, ...]) -> None:
+    """Make the algorithms known before the command looks for one."""
+    if paths and not ctx.resilient_parsing:
+        from dse.algorithms import register
+
+        for path in paths:
+            register(path)
+
+
 _OPTIONS: Final[dict[str, Callable[[F], F]]] = {
     "output": click.option(
         "-o",
@@ -38,6 +47,15 @@ _OPTIONS: Final[dict[str, Callable[[F], F]]] = {
         multiple=True,
         metavar="KEY=VALUE",
         help="Override one entry of the space: a dotted path and a TOML value. Repeatable.",
+    ),
+    "plugin": click.option(
+        "--plugin",
+        multiple=True,
+        metavar="MODULE:CLASS",
+        is_eager=True,
+        expose_value=False,
+        callback=_load,
+        help="Import an algorithm of your own; it then goes by its name. Repeatable.",
     ),
     "jobs": click.option(
         "-j",

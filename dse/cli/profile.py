@@ -10,11 +10,13 @@ import click
 
 from dse.cli.environment import Environment
 from dse.cli.options import common
+from dse.cli.profile_merge import merge
+from dse.cli.profile_show import DEFAULT_PROFILE as DEFAULT_MODEL
+from dse.cli.profile_show import show
+from dse.cli.train import train
 
 if TYPE_CHECKING:
     from dse.algorithms.contract import Algorithm
-
-DEFAULT_MODEL = "smollm2-135m"
 
 
 @click.group()
@@ -22,8 +24,18 @@ def command() -> None:
     """Run a language model and measure a profile (needs the `lm` extra and the model's weights)."""
 
 
+for _one in (show, train, merge):
+    command.add_command(_one)
+
+
 _model = click.option(
     "--model", default=DEFAULT_MODEL, show_default=True, help="A known model or a GGUF file."
+)
+_text = click.option(
+    "--text",
+    default="prose",
+    show_default=True,
+    help="prose, technical, code, or a text file of one's own (UTF-8).",
 )
 _seed = click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws the windows."
@@ -42,34 +54,25 @@ def _need_lm() -> None:
 
 
 def _settings(grid: str | None, algorithm: str | None, knobs: tuple[str, ...]) -> list[Algorithm]:
-    import tomllib
-
+    from dse.cli.settings import settings_of_file, settings_of_options
     from dse.errors import BadInput
-    from dse.measure.grid import expand, load_grid, unique
 
     if algorithm is None:
         if knobs:
             raise BadInput("--set needs --algorithm: a knob belongs to one algorithm")
-        return load_grid(grid or DEFAULT_MODEL)
+        return settings_of_file(grid or DEFAULT_MODEL)
     if grid is not None:
         raise BadInput("--grid and --algorithm exclude each other")
-    table: dict[str, object] = {"algorithm": algorithm}
-    for item in knobs:
-        key, sign, value = item.partition("=")
-        if not sign:
-            raise BadInput(f"--set {item}: expected KNOB=VALUE, the value in TOML (a list measures several)")
-        try:
-            table[key.strip()] = tomllib.loads(f"x = {value}")["x"]
-        except tomllib.TOMLDecodeError:
-            table[key.strip()] = value.strip()  # a bare word is a string
-    return unique(expand(table, "--set"))
+    return settings_of_options(algorithm, knobs)
 
 
 @command.command()
 @_model
 @click.option("--name", help="Name of the profile.  [default: the model's]")
 @click.option(
-    "--grid", help="Settings to measure: a shipped grid or a TOML file.  [default: the model's grid]"
+    "--grid",
+    help="Settings to measure: a shipped grid, a TOML file of [[grid]] tables, or a space file.  "
+    "[default: the model's grid]",
 )
 @click.option("--algorithm", help="Measure one algorithm instead of a grid.")
 @click.option(
@@ -82,14 +85,25 @@ def _settings(grid: str | None, algorithm: str | None, knobs: tuple[str, ...]) -
     "--windows", type=click.IntRange(1, 256), default=16, show_default=True, help="Windows per context."
 )
 @click.option(
+    "--phase",
+    type=click.Choice(["decode", "prefill"]),
+    default="decode",
+    show_default=True,
+    help="decode: dense prompt, then the algorithm; prefill: a prompt through the algorithm.",
+)
+@_text
+@click.option(
     "--part",
-    type=click.Choice(["selection", "confirmation", "calibration"]),
+    type=click.Choice(["selection", "confirmation"]),
     default="selection",
     show_default=True,
     help="Which part of the text the windows come from.",
 )
 @click.option(
     "--scales", type=click.Path(path_type=Path), help="Calibrated scales.  [default: the shipped ones]"
+)
+@click.option(
+    "--controller", type=click.Path(path_type=Path), help="Controller of adore.  [default: the shipped one]"
 )
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for shards and profile."
@@ -107,8 +121,11 @@ def run(
     knobs: tuple[str, ...],
     contexts: tuple[int, ...],
     windows: int,
+    phase: str,
+    text: str,
     part: str,
     scales: Path | None,
+    controller: Path | None,
     output: Path,
     pack_only: bool,
     seed: int,
@@ -125,7 +142,7 @@ def run(
         quiet_workers()
     job = Job(
         model=model,
-        name=name or Path(model).stem,
+        name=name or _name(model, text, part, phase),
         settings=tuple(settings),
         contexts=tuple(sorted(set(contexts))),
         count=windows,
@@ -133,6 +150,9 @@ def run(
         seed=seed,
         scales=scales or shipped_scales(model),
         output=output,
+        phase=phase,
+        text=text,
+        given={} if controller is None else {"controller": controller},
         command="dse " + " ".join(_portable(argument) for argument in sys.argv[1:]),
     )
     with environment.progress_bar("setting") as move:
@@ -159,6 +179,15 @@ def run(
         environment.print(f"{path}: {len(profile.settings)} settings at context {list(profile.contexts)}")
 
 
+def _name(model: str, text: str, part: str, phase: str) -> str:
+    from dse.profiles.naming import TEXTS, ProfileName
+
+    stem = Path(model).stem
+    if text not in TEXTS:
+        stem, text = f"{stem}-{Path(text).stem}", TEXTS[0]
+    return str(ProfileName(stem, text, part, phase))
+
+
 def _portable(argument: str) -> str:
     """An argument without this machine's folders."""
     return Path(argument).name if argument.startswith("/") else argument
@@ -168,25 +197,26 @@ def _portable(argument: str) -> str:
 @_model
 @click.option("--context", type=click.IntRange(64, 8192), default=1024, show_default=True)
 @click.option("--windows", type=click.IntRange(1, 64), default=4, show_default=True)
+@_text
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write (.npz).")
 @_seed
 @common("json", "quiet", "debug")
 @click.pass_obj
 def calibrate(
-    environment: Environment, model: str, context: int, windows: int, output: Path, seed: int
+    environment: Environment, model: str, context: int, windows: int, text: str, output: Path, seed: int
 ) -> None:
-    """Fit static quantisation scales to calibration text."""
+    """Fit static quantisation scales to the calibration part of a text."""
     _need_lm()
     from dse.measure.calibrate import calibrate as fit
     from dse.measure.calibrate import save_scales
     from dse.measure.material import windows as draw
-    from dse.models.llama import Llama
-    from dse.models.text import books
+    from dse.measure.overlap import PASSAGES, joined
+    from dse.models.load import load_decoder
+    from dse.models.text import find_text
 
-    loaded = Llama.load(model)
-    chosen = draw(books(loaded.tokenizer), "calibration", context, windows, seed)
-    arrays = fit(loaded, chosen)
-    save_scales(output, arrays)
+    loaded = load_decoder(model)
+    chosen = draw(find_text(text).tokens(loaded.tokenizer), "calibration", context, windows, seed)
+    save_scales(output, {**fit(loaded, chosen), PASSAGES: joined(w.tokens for w in chosen)})
     if environment.json:
         environment.print_json({"scales": str(output), "windows": [[w.book, w.start] for w in chosen]})
     else:
@@ -220,91 +250,3 @@ def models(environment: Environment) -> None:
     for row in rows:
         state = "installed" if row["installed"] else f"missing: {row['install']}"
         environment.print(f"{row['name']}  {row['licence']}  {state}")
-
-
-@command.command()
-@click.argument("profile", default=DEFAULT_MODEL)
-@click.option("--algorithm", help="Only this algorithm's settings.")
-@click.option("--context", type=int, help="Context length.  [default: the longest]")
-@common("json", "quiet", "debug")
-@click.pass_obj
-def show(environment: Environment, profile: str, algorithm: str | None, context: int | None) -> None:
-    """Print what PROFILE measured: loss with its interval, and the share of keys and values fetched.
-
-    PROFILE is a shipped profile's name or an .npz file.
-    """
-    from dse.errors import BadInput, nearest
-    from dse.profiles.profile import ACCURACY_COLUMN
-    from dse.profiles.store import load_profile
-
-    loaded = load_profile(profile)
-    if algorithm is not None and algorithm not in loaded.algorithms:
-        raise BadInput(
-            f"{profile}: algorithm {algorithm!r}: not measured; {nearest(algorithm, loaded.algorithms)}"
-        )
-    column = loaded.context_index(context if context is not None else max(loaded.contexts))
-    visible = float(loaded.mean_context[column])
-    rows: list[dict[str, object]] = []
-    for i, setting in enumerate(loaded.settings):
-        if algorithm not in (None, setting.algorithm):
-            continue
-        accuracy = {name: float(loaded.accuracy[i, column, j]) for name, j in ACCURACY_COLUMN.items()}
-        if accuracy["nll_increase"] != accuracy["nll_increase"]:
-            continue  # not measured at this context
-        defaults = loaded.defaults[setting.algorithm]
-
-        def fetched(name: str, i: int = i) -> float:
-            return float(loaded.counter(name)[i, column].mean()) / visible
-
-        widths = setting.form.k_chunk_bits
-        key_bits = sum(bits * fetched(f"group.k_rows_{c}") for c, bits in enumerate(widths))
-        rows.append(
-            {
-                "algorithm": setting.algorithm,
-                "knobs": {k: v for k, v in setting.knobs.items() if v != defaults[k]},
-                **accuracy,
-                "key_bits": setting.form.k_bits,
-                "value_bits": setting.form.v_bits,
-                "key_bits_fetched": key_bits,
-                "value_bits_fetched": setting.form.v_bits * fetched("group.v_rows"),
-                "values_fetched": fetched("group.v_rows"),
-            }
-        )
-    if environment.json:
-        environment.print_json(rows)
-        return
-    p = loaded.provenance
-    environment.print(
-        f"{loaded.name}, {loaded.phase}, context {loaded.contexts[column]} ({visible:g} tokens visible on average), "
-        f"{loaded.window_nll.shape[2]} windows"
-    )
-    environment.print(f"text: {p.text}")
-    environment.print(_measured_table(rows, environment.columns))
-    environment.print("bits fetched are per element and visible token, union over the query heads of a group")
-
-
-def _measured_table(rows: list[dict[str, object]], width: int) -> str:
-    from dse.charts.labels import brief
-    from dse.cli.table import Column, fixed, layout
-
-    def knobs(row: dict[str, object]) -> str:
-        named = row["knobs"]
-        assert isinstance(named, dict)
-        return " ".join(f"{k}={brief(v)}" for k, v in named.items()) or "defaults"
-
-    def interval(row: dict[str, object]) -> str:
-        half = (float(str(row["nll_increase_high"])) - float(str(row["nll_increase_low"]))) / 2
-        return f"{float(str(row['nll_increase'])):.4f} ±{half:.4f}"
-
-    shown = [{**row, "knobs": knobs(row), "loss": interval(row)} for row in rows]
-    columns = [
-        Column("algorithm", "algorithm", text=str, left=True),
-        Column("loss", "accuracy loss", "nats/token", text=str),
-        Column("perplexity", "ppl", text=fixed(2), priority=2),
-        Column("top1_agreement", "top-1", "agree", text=fixed(3), priority=4),
-        Column("output_error", "output", "error", text=fixed(3), priority=3),
-        Column("key_bits_fetched", "key bits", "fetched", text=fixed(2)),
-        Column("value_bits_fetched", "value bits", "fetched", text=fixed(2)),
-        Column("knobs", "knobs that differ from the defaults", text=str, left=True, shrink_to=20, wrap=True),
-    ]
-    return "\n".join(layout(shown, columns, width).lines)

@@ -22,7 +22,7 @@ def baseline_name(space: Space) -> str:
 def title(space: Space) -> str:
     """Two lines over a chart: the workload, and what speedup is measured against."""
     w = space.workload
-    shared = "" if w.grouped else "; every query head fetches for itself"
+    shared = "" if w.grouped else "; as if every query head had its own keys and values"
     profile = Path(w.profile).stem if w.profile.endswith(".npz") else w.profile
     work = f"{profile}, {w.phase}, context {w.context}, batch {w.batch}"
     return f"{work}\nbaseline: {baseline_name(space)}{shared}"

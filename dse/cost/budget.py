@@ -51,9 +51,10 @@ def buffers(machine: Machine) -> Buffers:
         bank = macro(capacity / lanes, word, machine["node_nm"])
         stretch = machine.technology.stretch
         count = lanes * machine["heads_in_flight"] * stretch
-        per_byte = 8 / word * stretch
+        per_byte = 8 / word * stretch * machine.constants["sram_energy_factor"]
         read[name], write[name] = bank.read_j * per_byte, bank.write_j * per_byte
-        leak[name], area[name] = bank.leakage_w * count, bank.area_mm2 * count
+        leak[name] = bank.leakage_w * count * machine.constants["sram_leakage_factor"]
+        area[name] = bank.area_mm2 * count * machine.constants["sram_area_factor"]
     return Buffers(read, write, leak, area)
 
 
@@ -67,6 +68,7 @@ def multiply_j(machine: Machine) -> FloatArray:
     t = machine.technology
     narrow, wide = machine["multiplier_bits"], machine["operand_bits"]
     overhead = t.scaled_j(machine["overhead_pj_per_op"] * (narrow * wide / 64.0), 45)
+    overhead = overhead * machine.constants["overhead_factor"]
     return np.asarray(t.multiply_j(narrow, wide) + t.add_j(ACCUMULATOR_BITS) + overhead)
 
 
@@ -83,19 +85,8 @@ def energies(ledger: Ledger, machine: Machine, moved: Traffic, banks: Buffers) -
     found["multiply q x k"] = scores * dim * each
     found["multiply p x v"] = values * dim * each
     found["multiply estimates"] = prepare_passes(ledger, machine, total=True) * each
-    # Every operand is written once when it arrives and read for each query head that uses it.
-    key_read: FloatArray = ZERO
-    key_written: FloatArray = ZERO
-    for c in range(stats.chunks):
-        row = ledger.form(stats.chunk_bits[:, c] * dim + (stats.k_scale_bits if c == 0 else 0.0)) / 8
-        key_read = key_read + ledger.total(f"qk_rows_{c}") * row
-        key_written = key_written + ledger.total(f"k_rows_{c}") * row
-    row = ledger.form(stats.v_bits * dim + stats.v_scale_bits) / 8
-    found["sram key"] = key_read * banks.read_j_byte["key"] + key_written * banks.write_j_byte["key"]
-    found["sram value"] = (
-        ledger.total("pv_rows") * row * banks.read_j_byte["value"]
-        + ledger.total("v_rows") * row * banks.write_j_byte["value"]
-    )
+    for name, joules in _operands(ledger, machine, moved, banks).items():
+        found[name] = joules
     whole_row = (stats.v_after == V_AFTER.index("row")) | (stats.chunk_order == CHUNK_ORDER.index("row"))
     scores_kept = ledger.total("qk_rows_0") * ledger.form(whole_row) * machine.constants["score_bits"] / 8
     found["sram scores"] = (
@@ -124,6 +115,44 @@ def energies(ledger: Ledger, machine: Machine, moved: Traffic, banks: Buffers) -
     slow_bits = ledger.heads(np.asarray(reloaded_bytes(ledger))) * 8
     found["slow memory"] = slow_bits * machine.constants["slow_pj_bit"] * 1e-12
     return found
+
+
+def _operands(ledger: Ledger, machine: Machine, moved: Traffic, banks: Buffers) -> dict[str, FloatArray]:
+    """Joules of operands in the key and value buffers: each is written once when it arrives.
+
+    In decode it is read for each query head that uses it. In prefill a lane keeps its row while the queries of
+    a round pass, so a row is read once per round; each query is read (and each accumulated output read and
+    written) for every row per lane.
+    """
+    stats, dim = ledger.stats, ledger.stats.shape.head_dim
+    key = [
+        ledger.form(stats.chunk_bits[:, c] * dim + (stats.k_scale_bits if c == 0 else 0.0)) / 8
+        for c in range(stats.chunks)
+    ]
+    value = ledger.form(stats.v_bits * dim + stats.v_scale_bits) / 8
+    if not ledger.prefill:
+        key_read = key_written = ZERO
+        for c, row in enumerate(key):
+            key_read = key_read + ledger.total(f"qk_rows_{c}") * row
+            key_written = key_written + ledger.total(f"k_rows_{c}") * row
+        value_read, value_written = ledger.total("pv_rows") * value, ledger.total("v_rows") * value
+    else:
+        again = moved.rounds / ledger.tiles
+        queries: FloatArray = ZERO
+        rows: FloatArray = ZERO
+        for c, row in enumerate(key):
+            rows = rows + ledger.count(f"k_rows_{c}") * row
+            queries = queries + ledger.total(f"qk_rows_{c}")
+        key_written = ledger.heads(np.asarray(rows * again))
+        key_read = key_written + queries * ledger.form(stats.q_bits * dim) / 8 / machine["lanes"]
+        value_lanes = np.where(machine["value_lanes"] > 0, machine["value_lanes"], machine["lanes"])
+        outputs = ledger.total("pv_rows") * (dim * ACCUMULATOR_BITS / 8) / value_lanes
+        fetched = ledger.heads(np.asarray(ledger.count("v_rows") * value * again))
+        value_read = value_written = fetched + outputs
+    return {
+        "sram key": key_read * banks.read_j_byte["key"] + key_written * banks.write_j_byte["key"],
+        "sram value": value_read * banks.read_j_byte["value"] + value_written * banks.write_j_byte["value"],
+    }
 
 
 def areas(ledger: Ledger, machine: Machine, banks: Buffers) -> dict[str, FloatArray]:

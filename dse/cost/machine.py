@@ -48,6 +48,12 @@ class Machine:
         return self["dram_channels"] * self.memory.channel_gbps * 1e9
 
     @property
+    def capacity_bytes(self) -> FloatArray:
+        """DRAM capacity, all channels."""
+        own = self["dram_channels"] * self.memory.channel_gib
+        return np.asarray(np.where(self["memory_gib"] > 0, self["memory_gib"], own) * 2.0**30)
+
+    @property
     def cycle_s(self) -> FloatArray:
         return 1e-9 / self["clock_ghz"]
 
@@ -75,7 +81,7 @@ def machine(design: Mapping[str, ArrayLike], overrides: Mapping[str, float] | No
     """Arrays of a design.
 
     Args:
-        design: every name of `PARAMETERS` -> scalar or array; choices as text or as indices into their list.
+        design: every name of `PARAMETERS` without a default -> scalar or array; choices as text or as indices into their list.
         overrides: component constants by name.
 
     Raises:
@@ -86,19 +92,20 @@ def machine(design: Mapping[str, ArrayLike], overrides: Mapping[str, float] | No
             raise BadInput(f"design: {name}: no such hardware parameter; {nearest(name, PARAMETERS)}")
     values: dict[str, FloatArray] = {}
     for name, parameter in PARAMETERS.items():
-        if name not in design:
+        given = design.get(name, parameter.default)
+        if given is None:
             raise BadInput(f"design: {name}: missing; must be {parameter.valid}")
         if parameter.kind == "choice":
-            values[name] = _codes(name, design[name], parameter.choices).astype(np.float64)
+            values[name] = _codes(name, given, parameter.choices).astype(np.float64)
         else:
-            values[name] = np.asarray(design[name], dtype=np.float64)
+            values[name] = np.asarray(given, dtype=np.float64)
     constants = components(overrides)
     stretch = clock_stretch(values["clock_ghz"], values["node_nm"], constants)
     free = values["row_bus"] == ROW_BUSES.index("free")
     return Machine(
         values=values,
         ndim=max(1, max(value.ndim for value in values.values())),
-        memory=device(values["dram"].astype(np.intp), values["dram_channel_gbps"], free),
+        memory=device(values["dram"].astype(np.intp), values["dram_channel_gbps"], free, constants),
         technology=Technology(values["node_nm"], values["node_rule"].astype(np.intp), constants, stretch),
         constants=constants,
     )

@@ -1,7 +1,8 @@
 """The price of points: latency, energy, area, as arrays over settings and designs.
 
-Unit of work: attention of one decode step, all layers and KV heads, all sequences of the batch. A *task* is
-one KV head of one layer of one sequence, with the query heads that share it. Its phases:
+Unit of work: one decode step (or one prompt), all layers and KV heads, all sequences of the batch; attention
+alone, or the whole model (`dse.cost.model`). A *task* is one KV head of one layer of one sequence, with the
+query heads that share it. Its phases:
 
     prepare   metadata fetch | search | estimates, controller, rebuilt tokens | slow memory     longest of
               them, then the selection that decides what to fetch (forms that know V at once or by token)
@@ -14,6 +15,10 @@ one KV head of one layer of one sequence, with the query heads that share it. It
 plus, in series, the start of each stream, the answers the last token waits for, and draining a row that must
 be complete. This sum is the task's time alone, ``T``. Ranking, importance and sorting run beside it and only
 lengthen it when they are longer than all of it.
+
+In prefill a task is one KV head's pass over a prompt. Its counters are sums over the prompt, fetches those of
+tiles of queries; while one tile is computed the next one's first chunk is on its way, so K starts once, but
+everything a tile waits for counts once per tile.
 
 With H heads in flight the phases of different tasks overlap. No resource can be used more than fully, and H
 tasks at a time cannot pass faster than H in T, so a task follows another after a *period*
@@ -33,29 +38,31 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dse.cost.budget import Buffers, areas, buffers, energies, multiply_j, powers
+from dse.cost.budget import Buffers, areas, buffers, energies, powers
 from dse.cost.ledger import ZERO, Ledger
 from dse.cost.machine import Machine, machine
 from dse.cost.memory import Traffic, traffic
+from dse.cost.model import Rest, batch_limit, memory_fill, rest, sequences
 from dse.cost.statistics import CHUNK_ORDER, V_AFTER, Statistics
 from dse.cost.work import Work, prepare_passes, score_passes, value_passes, work
 from dse.cost.workload import Workload
 from dse.errors import BadInput, nearest
-from dse.hardware import dram
+from dse.hardware.parameters import SOFTMAXES
 
 FloatArray = NDArray[np.float64]
 
 METRICS: Final = (
     "latency_s", "floor_s", "energy_j", "dram_bytes", "area_mm2", "power_w", "power_chip_w", "bound",
-    "rest_s", "rest_energy_j",
+    "attention_s", "attention_energy_j", "rest_s", "rest_energy_j", "tokens_per_s", "batch", "batch_limit",
+    "memory_fill",
 )  # fmt: skip
 
 BOUNDS: Final = (
     "memory", "multipliers", "value multipliers", "exponents", "lane logic", "selection", "ranking",
-    "importance", "search", "sorting", "scoreboard", "slow memory", "latency",
+    "importance", "search", "sorting", "scoreboard", "slow memory", "latency", "weights", "projections",
 )  # fmt: skip
 """Names of the codes in `bound`: the busiest resource, or ``latency`` where too few heads are in flight to
-fill it."""
+fill it; ``weights`` (memory) or ``projections`` (multipliers) where the model around attention takes longer."""
 
 
 BLOCK: Final = 1 << 15
@@ -111,6 +118,12 @@ class Schedule:
         return longest(*self.busy.values())
 
 
+def switch_all(flags: NDArray[np.bool_]) -> FloatArray:
+    """1 where a design has a property; a scalar where all or none have, so that shapes stay small."""
+    values = np.where(flags, 1.0, 0.0)
+    return np.asarray(values.flat[0]) if (values == values.flat[0]).all() else values
+
+
 def schedule(ledger: Ledger, m: Machine, moved: Traffic, done: Work) -> Schedule:
     """Phases of one task of every class, setting and design."""
     stats = ledger.stats
@@ -121,8 +134,7 @@ def schedule(ledger: Ledger, m: Machine, moved: Traffic, done: Work) -> Schedule
     by_row = switch(stats.v_after == V_AFTER.index("row"))
     by_token = switch(stats.v_after == V_AFTER.index("token"))
     passes = switch(stats.chunk_order == CHUNK_ORDER.index("row"))
-    own_array = np.where(m["value_lanes"] > 0, 1.0, 0.0)
-    own_array = np.asarray(own_array.flat[0]) if (own_array == own_array.flat[0]).all() else own_array
+    own_array = switch_all(m["value_lanes"] > 0)
 
     def only(mask: FloatArray, value: FloatArray) -> FloatArray:
         """`value` where the mask is 1; a scalar 0 where it nowhere is, so that shapes stay small."""
@@ -134,10 +146,19 @@ def schedule(ledger: Ledger, m: Machine, moved: Traffic, done: Work) -> Schedule
     value_memory = moved.value_s + moved.write_s
     shared, apart = only(1.0 - own_array, done.value_s), only(own_array, done.value_s)
     waits, levels = _waits(ledger, m)
+    keys, values = moved.keys_away, moved.values_away
+    whole_row = switch_all(m["softmax"] == SOFTMAXES.index("row"))
+    # Products with V follow the scores, or the complete row.
+    later = longest(by_row, whole_row)
     start = m.memory.start_ns * 1e-9 + m.constants["controller_ns"] * 1e-9
     fetches_meta = ledger.count("meta_read_bytes")
-    second_passes = np.minimum(ledger.count("second_passes"), stats.shape.group / stats.sharing)
-    drains = ledger.count("row_waits") / stats.sharing
+    most = moved.rounds * (stats.shape.group / stats.sharing)
+    second_passes = np.minimum(ledger.count("second_passes"), most)
+    drains = ledger.count("row_waits") / stats.sharing / moved.together
+    # A machine that states how long a row holds each stage has said what draining costs.
+    drain_s = np.where(m["row_overhead_cycles"] > 0, 0.0, m.constants["row_drain_cycles"]) * m.cycle_s
+    again = keys * moved.rounds / ledger.tiles
+    waits, levels = waits * again, levels * again
     return Schedule(
         prepare={
             "memory": moved.meta_s,
@@ -147,26 +168,30 @@ def schedule(ledger: Ledger, m: Machine, moved: Traffic, done: Work) -> Schedule
         },
         first={
             "memory": total(moved.key_s, moved.refetch_s, only(along, value_memory)),
-            "multipliers": total(done.score_s, only(along, shared)),
-            "value multipliers": only(along, apart),
-            "exponents": done.exponent_s,
+            "multipliers": total(done.score_s, only(1.0 - later, shared)),
+            "value multipliers": only(1.0 - later, apart),
+            "exponents": only(1.0 - whole_row, done.exponent_s),
             "lane logic": done.lane_s,
             "scoreboard": done.scoreboard_s,
             "answers": waits,
         },
         second={
             "memory": only(by_row, value_memory),
-            "multipliers": only(by_row, shared),
-            "value multipliers": only(by_row, apart),
+            "multipliers": only(later, shared),
+            "value multipliers": only(later, apart),
         },
         series={
-            "start of metadata": np.minimum(fetches_meta, 1.0) * start if fetches_meta.any() else ZERO,
-            "start of K": np.asarray(start),
-            "start of V": only(by_row, np.asarray(start)),
-            "start of second passes": only(passes, second_passes * start) if second_passes.any() else ZERO,
-            "last answers": levels + only(by_token, np.minimum(ledger.count("v_rows"), 1.0) * m.answer_s),
+            "start of metadata": np.minimum(fetches_meta, 1.0) * keys * start if fetches_meta.any() else ZERO,
+            "start of K": keys * start,
+            "start of V": only(by_row, moved.rounds * values * start),
+            "start of second passes": only(passes, second_passes * keys * start)
+            if second_passes.any()
+            else ZERO,
+            "last answers": levels
+            + only(by_token, np.minimum(ledger.count("v_rows"), moved.rounds) * values * m.answer_s),
+            "exponents": only(whole_row, done.exponent_s),
             "selection": done.select_s,
-            "row drain": drains * (m.constants["row_drain_cycles"] * m.cycle_s) if drains.any() else ZERO,
+            "row drain": drains * drain_s if drains.any() else ZERO,
         },
         beside={"ranking": done.rank_s, "importance": done.importance_s, "sorting": done.sort_s},
         busy={
@@ -195,8 +220,9 @@ def _waits(ledger: Ledger, m: Machine) -> tuple[FloatArray, FloatArray]:
     """
     stats = ledger.stats
     in_order = stats.chunk_order == CHUNK_ORDER.index("token")
-    tokens = stats.streams
-    window = ledger.form(np.clip(np.where(stats.lag < 0, tokens, stats.lag + 1), 1.0, max(tokens, 1.0)))
+    tokens = ledger.population
+    lag, each = ledger.form(stats.lag), tokens / ledger.tiles
+    window = np.clip(np.where(lag < 0, each, lag + 1), 1.0, np.maximum(each, 1.0))
     trips: FloatArray = ZERO
     levels: FloatArray = ZERO
     for c in range(1, stats.chunks):
@@ -205,7 +231,7 @@ def _waits(ledger: Ledger, m: Machine) -> tuple[FloatArray, FloatArray]:
             continue
         asked = np.minimum(rows / tokens, 1.0)
         trips = trips + tokens / window * (1.0 - (1.0 - asked) ** window) * ledger.form(in_order)
-        levels = levels + np.minimum(rows, 1.0) * ledger.form(in_order)
+        levels = levels + np.minimum(rows, ledger.tiles) * ledger.form(in_order)
     return trips * m.answer_s if trips.any() else ZERO, levels * m.answer_s if levels.any() else ZERO
 
 
@@ -220,10 +246,17 @@ class Parts:
     work: Work
     schedule: Schedule
     buffers: Buffers
+    batch: FloatArray
+    rest: Rest
 
     @property
-    def tasks(self) -> float:
-        return float(self.ledger.stats.shape.layers * self.ledger.stats.shape.kv_heads * self.workload.batch)
+    def tasks(self) -> FloatArray:
+        return self.batch * float(self.ledger.stats.shape.layers * self.ledger.stats.shape.kv_heads)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the model around attention is part of the unit of work."""
+        return self.workload.scope == "model"
 
 
 def parts(
@@ -234,9 +267,13 @@ def parts(
 ) -> Parts:
     """The intermediates of `price`, on the axes they depend on."""
     m = machine(design, overrides)
-    ledger = Ledger(stats, m.ndim)
-    moved, done = traffic(ledger, m), work(ledger, m)
-    return Parts(ledger, m, workload, moved, done, schedule(ledger, m, moved, done), buffers(m))
+    ledger = Ledger(stats, m.ndim, workload)
+    moved, done, banks = traffic(ledger, m), work(ledger, m), buffers(m)
+    batch = sequences(ledger, m, workload)
+    return Parts(
+        ledger, m, workload, moved, done, schedule(ledger, m, moved, done), banks, batch,
+        rest(ledger, m, workload, batch, banks),
+    )  # fmt: skip
 
 
 def price(
@@ -258,7 +295,8 @@ def price(
 
     Returns:
         name -> array that broadcasts to [S, ...]: seconds, joules, bytes, mm2, watts; `bound` holds indices
-        into `BOUNDS`. All but `rest_*` are attention only; `rest_*` are the remaining model.
+        into `BOUNDS`. In scope ``attention`` all but `rest_*` are attention only; in scope ``model`` they are
+        the whole model, `attention_*` and `rest_*` its two parts.
 
     Raises:
         BadInput: a parameter or metric is unknown or missing.
@@ -268,38 +306,64 @@ def price(
         if name not in METRICS:
             raise BadInput(f"price: {name}: no such metric; {nearest(name, METRICS)}")
     p = parts(stats, design, workload, overrides)
-    found: dict[str, FloatArray] = {}
-    batch, m, ledger = workload.batch, p.machine, p.ledger
+    wanted = set(metrics)
+    batch, m, ledger = p.batch, p.machine, p.ledger
     energy = energies(ledger, m, p.traffic, p.buffers)
     area = areas(ledger, m, p.buffers)
     ledger.close()
-    wants_energy = not {"energy_j", "power_w", "power_chip_w"}.isdisjoint(metrics)
-    if wants_energy or "latency_s" in metrics:
-        found["latency_s"] = latency(p)
-    if "floor_s" in metrics:
+    found: dict[str, FloatArray] = {"batch": batch}
+    powered = {"energy_j", "power_w", "power_chip_w", "attention_energy_j"}
+    if wanted & {"latency_s", "attention_s", "tokens_per_s", *powered}:
+        found["attention_s"] = latency(p)
+        found["latency_s"] = total(found["attention_s"], p.rest.seconds) if p.whole else found["attention_s"]
+    if "tokens_per_s" in wanted:
+        each = float(workload.context or stats.n) if workload.phase == "prefill" else 1.0
+        found["tokens_per_s"] = batch * each / found["latency_s"]
+    if "floor_s" in wanted:
         found["floor_s"] = floor(p)
-    if "dram_bytes" in metrics:
-        found["dram_bytes"] = total(*(ledger.heads(np.asarray(b)) for b in p.traffic.bytes.values())) * batch
-    if "area_mm2" in metrics:
+    if "dram_bytes" in wanted:
+        moved = total(*(ledger.heads(np.asarray(b)) for b in p.traffic.bytes.values())) * batch
+        found["dram_bytes"] = moved + p.rest.dram_bytes if p.whole else moved
+    if "area_mm2" in wanted:
         found["area_mm2"] = total(*area.values())
-    if wants_energy:
-        power = powers(m, area, p.buffers)
-        off_chip = total(*(v for k, v in energy.items() if k.startswith("dram "))) * batch
-        on_chip = total(*(v for k, v in energy.items() if not k.startswith("dram "))) * batch
-        always = total(*(v for k, v in power.items() if k != "dram background"))
-        energy_j = total(always, power["dram background"]) * found["latency_s"]
-        energy_j = energy_j + total(off_chip, on_chip)
-        if "energy_j" in metrics:
-            found["energy_j"] = energy_j
-        if "power_w" in metrics:
-            found["power_w"] = energy_j / found["latency_s"]
-        if "power_chip_w" in metrics:
-            found["power_chip_w"] = on_chip / found["latency_s"] + always
-    if "bound" in metrics:
+    if wanted & {*powered, "rest_energy_j"}:
+        found |= _energy(p, energy, area, found)
+    if "bound" in wanted:
         found["bound"] = bound(p)
-    if "rest_s" in metrics or "rest_energy_j" in metrics:
-        found["rest_s"], found["rest_energy_j"] = rest(p)
-    return {name: found[name] for name in METRICS if name in metrics}
+    if "rest_s" in wanted:
+        found["rest_s"] = p.rest.seconds
+    if "batch_limit" in wanted:
+        found["batch_limit"] = batch_limit(ledger, m, workload)
+    if "memory_fill" in wanted:
+        found["memory_fill"] = memory_fill(ledger, m, workload, batch)
+    return {name: found[name] for name in METRICS if name in wanted}
+
+
+def _energy(
+    p: Parts,
+    energy: Mapping[str, FloatArray],
+    area: dict[str, FloatArray],
+    found: Mapping[str, FloatArray],
+) -> dict[str, FloatArray]:
+    """Joules and watts; without ``latency_s`` in `found` only those of the model around attention."""
+    power = powers(p.machine, area, p.buffers)
+    always = total(*(v for k, v in power.items() if k != "dram background"))
+    background = power["dram background"]
+    standing = total(always, background)
+    result = {"rest_energy_j": total(p.rest.dram_j, p.rest.chip_j) + standing * p.rest.seconds}
+    if "latency_s" not in found:
+        return result
+    off_chip = total(*(v for k, v in energy.items() if k.startswith("dram "))) * p.batch
+    on_chip = total(*(v for k, v in energy.items() if not k.startswith("dram "))) * p.batch
+    attention = total(off_chip, on_chip) + standing * found["attention_s"]
+    joules = total(attention, result["rest_energy_j"]) if p.whole else attention
+    chip = total(on_chip, p.rest.chip_j) if p.whole else on_chip
+    return result | {
+        "attention_energy_j": attention,
+        "energy_j": joules,
+        "power_w": joules / found["latency_s"],
+        "power_chip_w": chip / found["latency_s"] + always,
+    }
 
 
 def latency(p: Parts) -> FloatArray:
@@ -309,7 +373,7 @@ def latency(p: Parts) -> FloatArray:
     full, and a period for every further one. Only a product, a maximum and a sum per class have the full shape,
     and they are taken a cache-sized block at a time.
     """
-    weights = p.ledger.weights * p.workload.batch
+    weights = p.ledger.weights * p.batch
     alone, busiest = (_all_axes(v, weights.ndim) for v in (p.schedule.alone_s(), p.schedule.busiest_s()))
     further, first = weights * (1.0 - 1.0 / p.tasks), weights / p.tasks
     waits, works = further * alone, further * busiest
@@ -351,39 +415,26 @@ def bound(p: Parts) -> FloatArray:
         code = np.where(seconds > best, float(BOUNDS.index(name)), code)
         best = np.maximum(best, seconds)
     waiting = (p.schedule.alone_s() / p.machine["heads_in_flight"] * weights).sum(axis=0)
-    return np.asarray(np.where(waiting > best, float(BOUNDS.index("latency")), code).astype(np.int8))
+    code = np.where(waiting > best, float(BOUNDS.index("latency")), code)
+    if p.whole:
+        around = np.where(
+            p.rest.memory_s >= p.rest.compute_s,
+            float(BOUNDS.index("weights")),
+            float(BOUNDS.index("projections")),
+        )
+        code = np.where(p.rest.seconds > np.maximum(best, waiting) * p.batch, around, code)
+    return np.asarray(code.astype(np.int8))
 
 
 def floor(p: Parts) -> FloatArray:
     """Compulsory bytes at peak bandwidth, or compulsory multiply-adds at peak rate, whichever is longer."""
     ledger, m, dim = p.ledger, p.machine, p.ledger.stats.shape.head_dim
-    asked = ledger.heads(np.asarray(p.traffic.useful_bytes)) / m.peak_bytes_s
+    asked = ledger.heads(np.asarray(p.traffic.useful_bytes)) / m.peak_bytes_s * p.batch
     value_lanes = np.where(m["value_lanes"] > 0, m["value_lanes"], 0.0)
     passes = total(score_passes(ledger, m, total=True), value_passes(ledger, m, total=True)) * dim
     passes = passes + prepare_passes(ledger, m, total=True)
     rate = (m["lanes"] + value_lanes) * m["multipliers"] / m.cycle_s
-    return longest(asked, passes / rate) * p.workload.batch
-
-
-def rest(p: Parts) -> tuple[FloatArray, FloatArray]:
-    """Seconds and joules of the remaining model; weights are streamed once per step for the whole batch."""
-    m, shape = p.machine, p.ledger.stats.shape
-    parameters = shape.block_parameters + shape.head_parameters
-    size = parameters * shape.weight_bits / 8
-    atoms = size / m.memory.atom_bytes
-    window = np.maximum(
-        1.0, np.minimum(m["outstanding_requests"], m["key_buffer_kib"] * 512 / m.memory.atom_bytes)
-    )
-    per_page = m.memory.page_bytes / m.memory.atom_bytes
-    each = dram.atom_ns(m.memory, m.ports, window, per_page, ZERO) * 1e-9 / m.ports
-    wide = np.ceil(shape.weight_bits / m["multiplier_bits"]) * np.ceil(8 / m["operand_bits"])
-    passes = parameters * wide * p.workload.batch
-    lanes = m["lanes"] + m["value_lanes"]
-    seconds = longest(atoms * each, passes * m.cycle_s / (lanes * m["multipliers"]))
-    opened = atoms / per_page * m.memory.activation_pj
-    moved = (size * 8 * m.memory.bit_pj + opened) * 1e-12
-    # Weights pass through the key buffer: written once, read for every sequence.
-    buffered = size * (p.buffers.write_j_byte["key"] + p.workload.batch * p.buffers.read_j_byte["key"])
-    always = powers(m, areas(p.ledger, m, p.buffers), p.buffers)
-    joules = total(moved, buffered, passes * multiply_j(m)) + total(*always.values()) * seconds
-    return seconds, joules
+    works = passes / rate * p.batch
+    if p.whole:
+        asked, works = total(asked, p.rest.dram_bytes / m.peak_bytes_s), total(works, p.rest.compute_s)
+    return longest(asked, works)

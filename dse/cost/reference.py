@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dse.cost.workload import Workload
 from dse.hardware.components import Components, components
-from dse.hardware.dram import TIMING_COLUMNS, device_rows, overlaps
+from dse.hardware.dram import DEVICE_COLUMNS, device_rows, overlaps
 from dse.hardware.parameters import HardwareValue
 from dse.profiles.schema import FETCH_COUNTERS, Form, ModelShape, counter_columns
 
@@ -80,7 +80,7 @@ def reference(
 def _kind(design: Mapping[str, HardwareValue]) -> dict[str, float]:
     """The memory device's numbers, with the design's bandwidth and row bus."""
     row = device_rows()[str(design["dram"])]
-    kind = {name: float(row[name]) for name in TIMING_COLUMNS}
+    kind = {name: float(row[name]) for name in DEVICE_COLUMNS}
     if float(design["dram_channel_gbps"]) > 0:
         kind["channel_gbps"] = float(design["dram_channel_gbps"])
     if design["row_bus"] == "free":

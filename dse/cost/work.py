@@ -109,7 +109,8 @@ def value_passes(ledger: Ledger, machine: Machine, total: bool = False) -> Float
 def prepare_passes(ledger: Ledger, machine: Machine, total: bool = False) -> FloatArray:
     """Multiply-add passes of estimates (query width), controllers (16 bit) and rebuilt tokens (weight width).
 
-    A rebuilt token is one more position through the blocks; its multiply-adds are spread over the KV heads.
+    A rebuilt token is one more position through the blocks; its multiply-adds are spread over the KV heads, or
+    charged to the model around attention where that is priced too.
     """
     take, shape = (ledger.total if total else ledger.count), ledger.stats.shape
     estimates, learned, rebuilt = take("estimate_macs"), take("controller_macs"), take("rows_rebuilt")
@@ -120,7 +121,7 @@ def prepare_passes(ledger: Ledger, machine: Machine, total: bool = False) -> Flo
         passes = passes + estimates * np.ceil(query / narrow) * query_passes(ledger, machine)
     if learned.any():
         passes = passes + learned * np.ceil(CONTROLLER_BITS / narrow) * np.ceil(CONTROLLER_BITS / wide)
-    if rebuilt.any():
+    if rebuilt.any() and ledger.rebuilds:
         position = shape.block_parameters / (shape.layers * shape.kv_heads)
         passes = passes + rebuilt * position * np.ceil(shape.weight_bits / narrow) * query_passes(
             ledger, machine
@@ -168,16 +169,21 @@ def work(ledger: Ledger, machine: Machine) -> Work:
         if waiting.any()
         else ZERO
     )
+    # Every query row holds each stage a little longer than its products.
+    rows = ledger.positions * ledger.stats.shape.group
+    own_s = rows * (machine["row_overhead_cycles"] * cycle) if machine["row_overhead_cycles"].any() else ZERO
+    steps = ledger.count("search_steps")
+    fill = rows * machine.constants["search_fill_cycles"] * np.minimum(steps, 1.0) if steps.any() else ZERO
     return Work(
-        score_s=score_passes(ledger, machine) * (row_s / lanes),
-        value_s=value_passes(ledger, machine) * (row_s / value_lanes),
+        score_s=score_passes(ledger, machine) * (row_s / lanes) + own_s,
+        value_s=value_passes(ledger, machine) * (row_s / value_lanes) + own_s,
         prepare_s=prepare_passes(ledger, machine) * (cycle / (lanes * machine["multipliers"])),
-        exponent_s=exponents * (cycle / machine["exponent_units"]),
+        exponent_s=exponents * (cycle / machine["exponent_units"]) + own_s,
         lane_s=lane_work * (cycle / lanes),
         select_s=select * (cycle / comparators) + select_passes * (PASS_OVERHEAD * cycle),
         rank_s=rank * (cycle / comparators) + rank_passes * (PASS_OVERHEAD * cycle),
         importance_s=ledger.count("importance_adds") * (cycle / machine["accumulators"]),
-        search_s=ledger.count("search_steps") * (cycle / machine["search_engines"]),
+        search_s=(steps + fill) * (cycle / machine["search_engines"]),
         sort_s=sort_steps(ledger) * (cycle / comparators),
         scoreboard_s=waiting * (machine.answer_s / (lanes * machine["scoreboard_entries"]))
         if waiting.any()

@@ -1,23 +1,29 @@
-"""Constants of the datapath: every value with unit, node, source and confidence, and a range where sources
-differ.
+"""Constants behind area, energy and time: every value with unit, node, source and confidence, and a range
+where sources differ.
 
 `Components` is a plain mapping from name to value that a caller may override; the rest of the package asks
-for names only, so an override reaches every price.
+for names only, so an override reaches every price. Constants of memory devices carry the device's kind
+(``hbm2_bit_pj``). What is a table (SRAM macros) has factors here that stretch it.
+
+Ranges are correlated within a `group`: constants of one group err together (one process, one author's
+measurements), those of different groups independently.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from dse.errors import BadInput, nearest
+from dse.hardware.dram import DEVICE_COLUMNS, device_rows
 
 _HOROWITZ: Final = "Horowitz, ISSCC 2014 (45 nm, 0.9 V)"
 _HOROWITZ_AREA: Final = "Dally, NIPS 2015 tutorial (45 nm synthesis)"
 _POWER_LAW: Final = f"power law through 8 and 32 bit, {_HOROWITZ}"
 _ALADDIN: Final = "Shao et al., ISCA 2014 (Aladdin), 40 nm table as carried by Accelergy"
 _A3: Final = "Ham et al., HPCA 2020, Table I (40 nm, 1 GHz)"
+_CACTI: Final = "CACTI 7 (Balasubramonian et al., TACO 2017)"
 _WANG: Final = "derived from Wang et al., HPCA 2021, Fig. 13 (40 nm, 1 GHz)"
 
 
@@ -30,6 +36,8 @@ class Component:
         node_nm: node of the value, 0 where no node applies.
         source: where it is from. confidence: high (printed), medium (recalled or derived), low (estimate).
         low, high: range over sources that disagree, else both equal `value`.
+        group: constants that err together.
+        positive: whether 0 is no possible value.
     """
 
     name: str
@@ -40,11 +48,13 @@ class Component:
     confidence: str
     low: float
     high: float
+    group: str
+    positive: bool = False
 
 
 def _row(
     name: str, value: float, unit: str, node_nm: float, source: str, confidence: str,
-    low: float | None = None, high: float | None = None,
+    low: float | None = None, high: float | None = None, positive: bool = False,
 ) -> Component:  # fmt: skip
     return Component(
         name,
@@ -55,10 +65,12 @@ def _row(
         confidence,
         value if low is None else low,
         value if high is None else high,
+        "",
+        positive,
     )
 
 
-_ROWS: Final = (
+_ARITHMETIC: Final = (
     # Multiplier of b1 x b2 bits: scale * (sqrt(b1 b2) / 8) ** power.
     _row("multiply_8_pj", 0.2, "pJ", 45, _HOROWITZ, "high"),
     _row("multiply_energy_power", 1.98, "", 45, _POWER_LAW, "medium", 1.8, 2.2),
@@ -70,10 +82,14 @@ _ROWS: Final = (
     _row("add_bit_um2", 4.3, "um2/bit", 45, _HOROWITZ_AREA, "high"),
     _row("register_bit_pj", 0.009, "pJ/bit written", 40, _ALADDIN, "medium"),
     _row("register_bit_um2", 5.98, "um2/bit", 40, _ALADDIN, "medium"),
+    _row("overhead_factor", 1.0, "", 0,
+         f"on the design's overhead_pj_per_op; low: none, {_A3}; high: spread of the fits", "low", 0.0, 1.2),
     _row("datapath_area_factor", 3.5, "", 0,
          "estimate: laid-out 9-bit multiply-add lane of Ham et al., HPCA 2020 (1531 um2) over multiplier, "
          "adder and operand registers here (about 430 um2)", "low", 1.0, 8.0),
-    # Small engines.
+)  # fmt: skip
+
+_ENGINES: Final = (
     _row("exponent_pj", 0.224, "pJ", 40, f"{_A3}; high: 0.50 W for eight softmax lanes, {_WANG}", "medium",
          0.224, 62.5),
     _row("exponent_um2", 16000, "um2", 40, _A3, "high", 16000, 99000),
@@ -91,27 +107,118 @@ _ROWS: Final = (
     _row("accumulator_um2", 1400, "um2", 45, "32-bit adder, read and write port and 16 entries of registers",
          "low"),
     _row("search_step_pj", 25.58, "pJ", 40, f"selector 19.48, sorted-key SRAM 6.10, {_A3}", "high"),
+    _row("search_fill_cycles", 4, "cycles per query", 0, "first products of a greedy search: 8 x d by 2 x d "
+         "multipliers, Ham et al., HPCA 2020, section V", "medium"),
     _row("search_um2", 1196000, "um2", 40, f"candidate selection 0.277 and sorted-key SRAM 0.919 mm2, {_A3}",
          "high"),
     _row("sort_step_pj", 0.32, "pJ per element, level", 40, f"32-bit compare, register, {_ALADDIN}", "low"),
     _row("score_bits", 24, "bit", 0, "width at which scores wait on chip for a whole row", "medium"),
     _row("request_bits", 48, "bit", 0, "address and tag of an outstanding read", "medium"),
-    # Whole chip.
+)  # fmt: skip
+
+_LEAKAGE: Final = (
     _row("logic_leakage_mw_mm2", 10.0, "mW/mm2", 40, f"static power over area of logic, {_A3}", "medium",
          1.0, 20.0),
+    _row("sram_leakage_factor", 1.0, "", 0, f"{_CACTI} at 350 K; low and high: at 300 and 400 K", "medium",
+         0.16, 4.4),
+)  # fmt: skip
+
+_SRAM: Final = (
+    _row("sram_energy_factor", 1.0, "", 0, f"{_CACTI}; high: 8 KiB at 45 nm is 39 % below {_HOROWITZ}",
+         "medium", 0.6, 1.64),
+    _row("sram_area_factor", 1.0, "", 0, f"{_CACTI}; high: 20 KiB in 0.35 mm2 at 40 nm, {_A3}", "medium",
+         1.0, 5.0),
+)  # fmt: skip
+
+_WAITING: Final = (
     _row("row_drain_cycles", 30, "cycle", 0,
          "estimate: exponent pipeline and adder tree emptied when a row must be complete", "low"),
     _row("controller_ns", 40, "ns", 0, "estimate: network and memory controller, both ways", "low", 20, 80),
+)  # fmt: skip
+
+_LINK: Final = (
     _row("slow_pj_bit", 20.0, "pJ/bit", 0, "estimate: host link and DDR access", "low", 10.0, 40.0),
     _row("slow_link_mm2_gbps", 0.125, "mm2 per GB/s", 0,
          "estimate: 4 mm2 of link PHY for 32 GB/s, does not shrink", "low"),
-    _row("nominal_clock_ghz", 1.0, "GHz", 40,
-         f"both synthesised at 1 GHz: {_A3}; Wang et al., HPCA 2021; goes with 1 / node", "low", 0.6, 2.0),
 )  # fmt: skip
 
-COMPONENTS: Final[Mapping[str, Component]] = {row.name: row for row in _ROWS}
+_CLOCK: Final = (
+    _row("nominal_clock_ghz", 1.0, "GHz", 40,
+         f"both synthesised at 1 GHz: {_A3}; Wang et al., HPCA 2021; goes with 1 / node", "low", 0.6, 2.0, positive=True),
+)  # fmt: skip
+
+_DRAM_TIME: Final = (
+    _row("dram_time_factor", 1.0, "", 0,
+         "on the closed form of time per atom, never below the data bus; low and high: its 90th percentile "
+         "error against DRAMsim3 streams, 13 %", "medium", 0.87, 1.13, positive=True),
+)  # fmt: skip
+
+DEVICE_UNITS: Final[Mapping[str, str]] = {
+    "ports": "per channel", "channel_gbps": "GB/s", "atom_bytes": "B", "page_bytes": "B", "groups": "per port",
+    "channel_gib": "GiB", "background_mw": "mW per channel", "phy_mm2": "mm2 per channel",
+    "phy_mw": "mW per channel", "activation_pj": "pJ per page", "bit_pj": "pJ/bit",
+}  # fmt: skip
+"""Units of a memory device's columns; those not named are nanoseconds."""
+
+_ESTIMATES: Final[Mapping[str, tuple[str, float, float]]] = {
+    # column: (group, low, high as multiples): spread between an IDD model and measured devices, and of a guess
+    "activation_pj": ("dram energy", 0.8, 1.25),
+    "background_mw": ("dram energy", 0.5, 1.5),
+    "phy_mm2": ("memory interface", 0.5, 2.0),
+    "phy_mw": ("memory interface", 0.5, 2.0),
+}
+
+
+_ASPECTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "activation_pj": ("energy", "activation", "pJ/bit in all"), "bit_pj": ("energy", "pJ/bit in all"),
+    "background_mw": ("background",), "phy_mm2": ("PHY",), "phy_mw": ("PHY",), "channel_gib": ("capacity",),
+}  # fmt: skip
+"""Which part of a device's source speaks of a column; timing where none is named."""
+
+
+def _source(column: str, text: str) -> str:
+    """The part of a device's sources that a column is from; all of them where no part says so."""
+    parts = text.split("; ")
+    for word in _ASPECTS.get(column, ("timing", "data rate")):
+        for part in parts:
+            if word in part:
+                return part
+    return text
+
+
+def _device_rows() -> Iterator[Component]:
+    """Every column of every memory device."""
+    may_be_zero = {"row_bus_ns", "activation_pj", "bit_pj", "background_mw", "phy_mm2", "phy_mw"}
+    for kind, row in device_rows().items():
+        for column in DEVICE_COLUMNS:
+            value = float(row[column])
+            group, low, high = _ESTIMATES.get(column, ("dram timing", 1.0, 1.0))
+            low, high = value * low, value * high
+            if column == "bit_pj":
+                group, low, high = "dram energy", float(row["bit_pj_low"]), float(row["bit_pj_high"])
+            yield Component(
+                f"{kind}_{column}", value, DEVICE_UNITS.get(column, "ns"), 0, _source(column, row["source"]),
+                row["confidence"],
+                low, high, group, column not in may_be_zero,
+            )  # fmt: skip
+
+
+def _grouped() -> Iterator[Component]:
+    groups = {
+        "arithmetic": _ARITHMETIC, "engines": _ENGINES, "sram": _SRAM, "leakage": _LEAKAGE,
+        "waiting": _WAITING, "slow memory": _LINK, "clock": _CLOCK, "dram time": _DRAM_TIME,
+    }  # fmt: skip
+    for group, rows in groups.items():
+        for row in rows:
+            yield replace(row, group=group)
+    yield from _device_rows()
+
+
+COMPONENTS: Final[Mapping[str, Component]] = {row.name: row for row in _grouped()}
 
 Components = Mapping[str, float]
+
+_VALUES: Final = {name: row.value for name, row in COMPONENTS.items()}
 
 
 def components(overrides: Mapping[str, float] | None = None) -> Components:
@@ -120,13 +227,15 @@ def components(overrides: Mapping[str, float] | None = None) -> Components:
     Raises:
         BadInput: an override names no constant, or is not a finite, non-negative number.
     """
-    values = {name: row.value for name, row in COMPONENTS.items()}
+    values = dict(_VALUES)
     for name, value in (overrides or {}).items():
         if name not in values:
             raise BadInput(f"components: {name}: no such constant; {nearest(name, values)}")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-            raise BadInput(
-                f"components: {name}: found {value!r}; must be a number from 0, in {COMPONENTS[name].unit}"
-            )
+        known = COMPONENTS[name]
+        good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+        if not good or (known.positive and value == 0):
+            least = "above 0" if known.positive else "from 0"
+            unit = f", in {known.unit}" if known.unit else ""
+            raise BadInput(f"components: {name}: found {value!r}; must be a number {least}{unit}")
         values[name] = float(value)
     return values

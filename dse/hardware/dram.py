@@ -22,7 +22,8 @@ simulations: ``atom``: row, group, bank, column, channel; ``page``: row, group, 
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
 from math import gcd
@@ -42,11 +43,14 @@ NORM: Final = 8.0
 SLOTS: Final = 4
 """Most different numbers of rows that overlap an atom, over all atoms of a periodic layout."""
 
-TIMING_COLUMNS: Final = (
-    "ports", "channel_gbps", "atom_bytes", "page_bytes", "groups", "banks_per_group", "tck_ns", "cl_ns",
+DEVICE_COLUMNS: Final = (
+    "ports", "channel_gbps", "atom_bytes", "page_bytes", "groups", "tck_ns", "cl_ns",
     "trcd_ns", "trp_ns", "tccd_l_ns", "trrd_s_ns", "trrd_l_ns", "tfaw_ns", "trfc_ns", "trefi_ns",
-    "row_bus_ns", "activation_pj", "bit_pj", "background_mw", "phy_mm2", "phy_mw",
+    "row_bus_ns", "activation_pj", "bit_pj", "background_mw", "phy_mm2", "phy_mw", "channel_gib",
 )  # fmt: skip
+"""What a price needs to know of a device."""
+
+FIELDS: Final = (*DEVICE_COLUMNS, "banks_per_group")
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class Device:
         row_bus_ns: time one activate and its precharge hold the row-command bus, for all ports that share it.
         activation_pj: per activation of one page. bit_pj: per bit read or written, column access and I/O.
         background_mw: per channel, always, refresh included. phy_mm2, phy_mw: PHY and controller of one channel.
+        channel_gib: capacity of a channel.
+        time_factor: on the closed form of time per atom, which never falls below the data bus.
     """
 
     ports: FloatArray
@@ -84,6 +90,8 @@ class Device:
     background_mw: FloatArray
     phy_mm2: FloatArray
     phy_mw: FloatArray
+    channel_gib: FloatArray = field(default_factory=lambda: np.ones(()))
+    time_factor: FloatArray = field(default_factory=lambda: np.ones(()))
 
     @property
     def burst_ns(self) -> FloatArray:
@@ -108,7 +116,12 @@ def device_rows() -> dict[str, dict[str, str]]:
     return {row["kind"]: row for row in csv.DictReader(text.splitlines())}
 
 
-def device(kind: ArrayLike, channel_gbps: ArrayLike = 0.0, free_row_bus: ArrayLike = False) -> Device:
+def device(
+    kind: ArrayLike,
+    channel_gbps: ArrayLike = 0.0,
+    free_row_bus: ArrayLike = False,
+    constants: Mapping[str, float] | None = None,
+) -> Device:
     """Devices by index into `DRAM_KINDS`.
 
     Args:
@@ -116,17 +129,24 @@ def device(kind: ArrayLike, channel_gbps: ArrayLike = 0.0, free_row_bus: ArrayLi
         channel_gbps: peak of a channel, 0 for the device's own; core timings stay, the data bus follows. Above
             the device's own, PHY area, PHY power and background grow in proportion (an assumption).
         free_row_bus: whether row commands cost no bus time.
+        constants: ``kind_column`` -> value where it differs from the table, and ``dram_time_factor``.
     """
+    given_constants = constants or {}
     index = np.asarray(kind, dtype=np.intp)
     rows = device_rows()
-    columns = {name: np.asarray([float(rows[k][name]) for k in DRAM_KINDS])[index] for name in TIMING_COLUMNS}
+    columns = {
+        name: np.asarray([given_constants.get(f"{k}_{name}", float(rows[k][name])) for k in DRAM_KINDS])[
+            index
+        ]
+        for name in FIELDS
+    }
     given = np.asarray(channel_gbps, dtype=np.float64)
     faster = np.maximum(1.0, given / columns["channel_gbps"])
     for name in ("phy_mm2", "phy_mw", "background_mw"):
         columns[name] = columns[name] * faster
     columns["channel_gbps"] = np.where(given > 0, given, columns["channel_gbps"])
     columns["row_bus_ns"] = np.where(free_row_bus, 0.0, columns["row_bus_ns"])
-    return Device(**columns)
+    return Device(**columns, time_factor=np.asarray(given_constants.get("dram_time_factor", 1.0)))
 
 
 @lru_cache(maxsize=4096)
@@ -258,7 +278,9 @@ def combined(dev: Device, limits: Limits) -> FloatArray:
     norm = peak * ((column / peak) ** NORM + (activate / peak) ** NORM + (little / peak) ** NORM) ** (
         1.0 / NORM
     )
-    return np.asarray(norm * dev.refresh)
+    if (dev.time_factor == 1.0).all():
+        return np.asarray(norm * dev.refresh)
+    return np.asarray(np.maximum(norm * dev.refresh * dev.time_factor, column))
 
 
 def atom_ns(

@@ -19,6 +19,8 @@ DRAM_KINDS: Final = ("hbm2", "hbm2-legacy", "hbm2e", "hbm3", "gddr6", "ddr4", "l
 LAYOUTS: Final = ("planes", "token-major")
 NODE_RULES: Final = ("published-pair", "stillmaker")
 ROW_BUSES: Final = ("shared", "free")
+SOFTMAXES: Final = ("streamed", "row")
+RESIDENCES: Final = ("dram", "buffers")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Parameter:
         choices: valid values of a choice.
         power_of_two: whether only powers of two are valid.
         zero_means: what the value 0 stands for, where 0 is below `low` and still valid.
+        default: value of a design that does not name it; None where every design must.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Parameter:
     choices: tuple[str, ...] = ()
     power_of_two: bool = False
     zero_means: str = ""
+    default: HardwareValue | None = None
 
     @property
     def valid(self) -> str:
@@ -130,6 +134,16 @@ PARAMETERS: Final[Mapping[str, Parameter]] = _table(
         200,
         zero_means="the device's own",
     ),
+    Parameter(
+        "memory_gib",
+        "GiB",
+        "float",
+        "capacity of all channels together: limits the sequences whose keys and values fit beside the weights",
+        1e-6,
+        1e6,
+        zero_means="the device's own, per channel",
+        default=0.0,
+    ),
     Parameter("layout", "", "choice", "where the bit chunks of a key lie in memory", choices=LAYOUTS),
     Parameter(
         "row_bus",
@@ -152,6 +166,32 @@ PARAMETERS: Final[Mapping[str, Parameter]] = _table(
     Parameter("accumulators", "", "int", "importance scores accumulated per cycle", 1, 4096),
     Parameter(
         "search_engines", "", "int", "greedy candidate searches that advance one step per cycle", 1, 256
+    ),
+    Parameter(
+        "row_overhead_cycles",
+        "cycles",
+        "int",
+        "cycles every query row occupies each stage beyond its products: filling a tree, a division",
+        1,
+        1000,
+        zero_means="none but row_drain_cycles where a row must be complete",
+        default=0,
+    ),
+    Parameter(
+        "softmax",
+        "",
+        "choice",
+        "whether exponents and p x v follow each score (running maximum), or begin when a row is complete",
+        choices=SOFTMAXES,
+        default="streamed",
+    ),
+    Parameter(
+        "residence",
+        "",
+        "choice",
+        "whether keys and values come from memory, or already lie in the buffers where they fit",
+        choices=RESIDENCES,
+        default="dram",
     ),
     Parameter(
         "slow_gbps", "GB/s", "float", "link to the slow memory that evicted tokens return from", 0.1, 1000
@@ -199,12 +239,13 @@ def check_value(where: str, name: str, value: object) -> HardwareValue:
 
 
 def check_design(where: str, design: Mapping[str, object]) -> dict[str, HardwareValue]:
-    """Validate a complete design: every axis present, known and in range.
+    """Validate a complete design: every axis present, known and in range; defaults are filled in.
 
     Raises:
-        BadInput: as `check_value`, or an axis is missing.
+        BadInput: as `check_value`, or an axis without default is missing.
     """
     checked = {name: check_value(where, name, value) for name, value in design.items()}
+    checked = {**{n: p.default for n, p in PARAMETERS.items() if p.default is not None}, **checked}
     missing = [name for name in PARAMETERS if name not in checked]
     if missing:
         raise BadInput(f"{where}: {missing[0]}: missing; must be {PARAMETERS[missing[0]].valid}")

@@ -1,21 +1,18 @@
-"""Processors (GPU or CPU) to compare with: one TOML file each, every value with its source and confidence.
+"""Processors (GPU or CPU) to compare with: one TOML file each (`dse.hardware.entries`).
 
-A file holds ``schema = 1``, ``description`` and a table ``[processor]`` whose entries are either a plain value
-or ``{ value = ..., source = "...", confidence = "..." }``. Wherever a processor's name is accepted, a path to
-such a file works too; it may start from another one with ``base = "name"``.
+The table is ``[processor]``; its keys are those of `PROCESSOR_PARAMETERS`.
 """
 
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from dse.errors import BadInput, nearest
+from dse.hardware.entries import GIVEN, Entry, Kind, read_document, shipped_names
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,7 @@ PROCESSOR_PARAMETERS: Final[Mapping[str, ProcessorParameter]] = {
         ProcessorParameter("weight_bits", "bit", "stored width of the model's weights", 1, 64),
         ProcessorParameter("peak_tflops", "T operations/s", "peak of the operand format, 2 per multiply-add", 1e-3, 1e6),
         ProcessorParameter("memory_gbps", "GB/s", "peak memory bandwidth", 0.1, 1e6),
+        ProcessorParameter("memory_gib", "GiB", "memory capacity", 1e-3, 1e6),
         ProcessorParameter("attention_compute_efficiency", "1", "share of the peak rate attention reaches", 1e-4, 1),
         ProcessorParameter(
             "attention_memory_efficiency", "1", "compulsory bytes of attention per second / peak bandwidth", 1e-4, 1
@@ -60,17 +58,8 @@ PROCESSOR_PARAMETERS: Final[Mapping[str, ProcessorParameter]] = {
 }  # fmt: skip
 """Every entry of a processor, all of them required."""
 
-GIVEN: Final = "as given"
-"""Confidence of a value that a user wrote."""
-
-
-@dataclass(frozen=True)
-class ProcessorValue:
-    """One entry of a processor."""
-
-    value: float
-    source: str
-    confidence: str
+ProcessorValue = Entry[float]
+"""One entry of a processor."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +87,7 @@ class Processor:
 
 def processor_names() -> tuple[str, ...]:
     """Names of the shipped processors."""
-    folder = files("dse.hardware") / "processors"
-    return tuple(sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".toml")))
+    return shipped_names(_PROCESSORS)
 
 
 def load_processor(name: str | Path) -> Processor:
@@ -109,7 +97,8 @@ def load_processor(name: str | Path) -> Processor:
         BadInput: no such processor or file, or the file is wrong; one line that says where and what would be
         right.
     """
-    return _read(str(name), ())
+    found = read_document(_PROCESSORS, name)
+    return Processor(found.name, found.description, _complete(found.where, found.entries))
 
 
 def make_processor(
@@ -124,7 +113,7 @@ def make_processor(
     for key, written in values.items():
         value = check_processor_value(where, key, written)
         if key not in entries or entries[key].value != value:
-            entries[key] = ProcessorValue(value, "the space", GIVEN)
+            entries[key] = Entry(value, "the space", GIVEN)
     return Processor(name, "" if base is None else base.description, _complete(where, entries))
 
 
@@ -154,62 +143,6 @@ def _complete(where: str, entries: Mapping[str, ProcessorValue]) -> dict[str, Pr
     return {key: entries[key] for key in PROCESSOR_PARAMETERS}
 
 
-def _read(name: str, seen: tuple[str, ...]) -> Processor:
-    if name in seen:
-        raise BadInput(
-            f"{name}: base: the chain of bases comes back to {name!r}; must end in one without base"
-        )
-    where, table = _table(name)
-    for key in table:
-        if key not in _KEYS:
-            raise BadInput(f"{where}: {key}: no such key; {nearest(key, _KEYS)}")
-    if table.get("schema") != 1 or isinstance(table.get("schema"), bool):
-        raise BadInput(f"{where}: schema: found {table.get('schema')!r}; must be 1")
-    description, base, written = table.get("description", ""), table.get("base"), table.get("processor")
-    if not isinstance(description, str):
-        raise BadInput(f"{where}: description: found {description!r}; must be text")
-    if not isinstance(written, dict):
-        raise BadInput(f"{where}: processor: missing; must be a table of {', '.join(PROCESSOR_PARAMETERS)}")
-    if base is not None and not isinstance(base, str):
-        raise BadInput(f"{where}: base: found {base!r}; must be the name of a processor or a path")
-    entries = dict(_read(base, (*seen, name)).entries) if base is not None else {}
-    entries |= {key: _entry(where, key, value) for key, value in written.items()}
-    return Processor(Path(name).stem, description, _complete(where, entries))
-
-
-_KEYS: Final = ("schema", "description", "base", "processor")
-
-
-def _table(name: str) -> tuple[str, dict[str, Any]]:
-    """What to call a processor's file in messages, and its content."""
-    names = processor_names()
-    if name in names:
-        where = f"processor {name}"
-        text = (files("dse.hardware") / "processors" / f"{name}.toml").read_text(encoding="utf-8")
-    else:
-        path, where = Path(name), name
-        if not path.is_file():
-            raise BadInput(f"no processor or file {name!r}; {nearest(name, names)}")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"{name}: cannot be read: {error}; must be a TOML file in UTF-8") from error
-    try:
-        return where, tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{where}: not TOML: {error}") from error
-
-
-def _entry(where: str, key: str, written: object) -> ProcessorValue:
-    if not isinstance(written, dict):
-        return ProcessorValue(check_processor_value(where, key, written), "the user's file", GIVEN)
-    valid = ("value", "source", "confidence")
-    for inner in written:
-        if inner not in valid:
-            raise BadInput(f"{where}: {key}.{inner}: no such key; {nearest(str(inner), valid)}")
-    if "value" not in written:
-        raise BadInput(f"{where}: {key}: no value; must be {{ value = ..., source = ..., confidence = ... }}")
-    source, confidence = written.get("source", "the user's file"), written.get("confidence", GIVEN)
-    if not isinstance(source, str) or not isinstance(confidence, str):
-        raise BadInput(f"{where}: {key}: source and confidence must be text")
-    return ProcessorValue(check_processor_value(where, key, written["value"]), source, confidence)
+_PROCESSORS: Final = Kind(
+    "processor", "processors", "processor", ", ".join(PROCESSOR_PARAMETERS), check_processor_value
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from dse.algorithms.quantize import Scales, to_integers
 from dse.errors import BadInput
 from dse.measure.material import BLOCK, Window, attention
 from dse.measure.npz import UNREADABLE
-from dse.models.llama import Llama
+from dse.models.protocol import Model
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -39,7 +39,7 @@ def best_scale(x: FloatArray, bits: int) -> FloatArray:
     return result
 
 
-def calibrate(model: Llama, chosen: Sequence[Window]) -> dict[str, FloatArray]:
+def calibrate(model: Model, chosen: Sequence[Window]) -> dict[str, FloatArray]:
     """Scales of every layer from dense passes over `chosen`.
 
     Returns arrays by name and width, e.g. ``k.8`` [L, H], ``q.12`` [L, H, G], ``v_channel.4`` [L, H, d].
@@ -47,10 +47,8 @@ def calibrate(model: Llama, chosen: Sequence[Window]) -> dict[str, FloatArray]:
     shape = model.shape
     out: dict[str, list[FloatArray]] = {f"{n}.{b}": [] for n in NAMES for b in WIDTHS}
     tokens = np.stack([w.tokens[:-1] for w in chosen])
-    x = model.embed(tokens)
-    positions = np.arange(tokens.shape[1])
-    for layer in range(shape.layers):
-        q, k, v = model.qkv(layer, x, positions)
+
+    def attend(layer: int, q: FloatArray, k: FloatArray, v: FloatArray) -> FloatArray:
         grouped = q.reshape(len(chosen), shape.kv_heads, shape.group, -1, shape.head_dim)
         flat = {
             "q": np.moveaxis(grouped, 0, 2).reshape(shape.kv_heads, shape.group, -1),
@@ -70,14 +68,20 @@ def calibrate(model: Llama, chosen: Sequence[Window]) -> dict[str, FloatArray]:
             stop = min(first + BLOCK, q.shape[2])
             for b in range(len(q)):
                 attended[b : b + 1, :, first:stop] = attention(
-                    q[b : b + 1, :, first:stop], k[b : b + 1, :, :stop], v[b : b + 1, :, :stop], first
+                    q[b : b + 1, :, first:stop],
+                    k[b : b + 1, :, :stop],
+                    v[b : b + 1, :, :stop],
+                    first,
+                    window=model.windows[layer],
                 )[0]
-        x = model.finish(layer, x, attended)
+        return attended
+
+    model.run(tokens, np.arange(tokens.shape[1]), attend)
     return {name: np.stack(per_layer).astype(np.float32) for name, per_layer in out.items()}
 
 
-def save_scales(path: Path, arrays: dict[str, FloatArray]) -> None:
-    """Write the arrays of `calibrate`, replacing the file in one step."""
+def save_scales(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write the arrays of `calibrate` (and any others), replacing the file in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp.npz")
     with temporary.open("wb") as handle:
@@ -85,15 +89,20 @@ def save_scales(path: Path, arrays: dict[str, FloatArray]) -> None:
     temporary.replace(path)
 
 
-def load_scales(path: Path) -> list[Scales]:
-    """One `Scales` per layer from a file of `save_scales`. Raises `BadInput` where it is no such file."""
+def scale_arrays(path: Path) -> dict[str, FloatArray]:
+    """The arrays of `calibrate` as `save_scales` wrote them. Raises `BadInput` where it is no such file."""
     try:
         with np.load(path, allow_pickle=False) as data:
-            arrays = {name: data[name] for name in data.files}
-        layers = len(arrays[f"k.{WIDTHS[0]}"])
-        tables = [{b: arrays[f"{n}.{b}"] for b in WIDTHS} for n in NAMES]
+            return {f"{name}.{bits}": data[f"{name}.{bits}"] for name in NAMES for bits in WIDTHS}
     except UNREADABLE as error:
         raise BadInput(
             f"{path}: no calibrated scales ({error}); make them with 'dse profile calibrate'"
         ) from None
+
+
+def load_scales(path: Path) -> list[Scales]:
+    """One `Scales` per layer from a file of `save_scales`. Raises `BadInput` where it is no such file."""
+    arrays = scale_arrays(path)
+    tables = [{b: arrays[f"{n}.{b}"] for b in WIDTHS} for n in NAMES]
+    layers = len(arrays[f"k.{WIDTHS[0]}"])
     return [Scales(*({b: a[layer] for b, a in table.items()} for table in tables)) for layer in range(layers)]

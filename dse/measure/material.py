@@ -6,6 +6,7 @@ remaining c/4 positions are scored, each predicting its next token.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dse.errors import BadInput
-from dse.models.llama import Llama
+from dse.models.protocol import Model
+from dse.models.text import Texts
 
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.int64]
@@ -33,6 +35,10 @@ DISTANT_NATS: Final = 0.5
 BLOCK: Final = 256
 """Queries of one block of the dense pass."""
 
+HEAD_ROWS: Final = 256
+HEAD_VALUES: Final = 1 << 24
+"""Most rows, and most logits, that are held at a time."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -46,8 +52,10 @@ class Window:
 def windows(texts: Mapping[str, IntArray], part: str, context: int, count: int, seed: int) -> list[Window]:
     """`count` windows of `part` of the tokenised books, spread evenly over the books, at offsets drawn with `seed`.
 
-    Windows never overlap. Raises `BadInput` where the text is too short for that many.
+    Windows never overlap. Where the model expects a token of its own before any text, it takes the place of a
+    window's first one. Raises `BadInput` where the text is too short for that many.
     """
+    bos = texts.bos if isinstance(texts, Texts) else None
     names = sorted(texts)
     rng = np.random.default_rng([seed, sorted(PARTS).index(part), context])
     out: list[Window] = []
@@ -62,7 +70,10 @@ def windows(texts: Mapping[str, IntArray], part: str, context: int, count: int, 
             )
         for j in range(share):
             start = low + j * slot + int(rng.integers(0, slot - context))
-            out.append(Window(name, start, texts[name][start : start + context + 1]))
+            tokens = texts[name][start : start + context + 1]
+            if bos is not None:
+                tokens = np.concatenate(([bos], tokens[1:]))
+            out.append(Window(name, start, tokens))
     return out
 
 
@@ -130,7 +141,15 @@ def log_softmax(logits: FloatArray) -> FloatArray:
     return logits
 
 
-def dense_pass(model: Llama, window: Window) -> DensePass:
+def log_probabilities(model: Model, hidden: FloatArray) -> Iterator[tuple[slice, FloatArray]]:
+    """Log-probabilities [rows, V] of hidden states [T, D], some rows at a time: memory is bounded for any V."""
+    step = max(1, min(HEAD_ROWS, HEAD_VALUES // model.vocabulary))
+    for first in range(0, len(hidden), step):
+        rows = slice(first, min(first + step, len(hidden)))
+        yield rows, log_softmax(model.logits(hidden[rows]))
+
+
+def dense_pass(model: Model, window: Window) -> DensePass:
     """Run the window densely in blocks of queries."""
     context = len(window.tokens) - 1
     prompt = context * 3 // 4
@@ -139,34 +158,47 @@ def dense_pass(model: Llama, window: Window) -> DensePass:
     k_all, v_all = np.zeros(store, np.float32), np.zeros(store, np.float32)
     column_sum = np.zeros(prompt)
     for first, stop in _blocks(0, prompt):
-        positions = np.arange(first, stop)
-        x = model.embed(window.tokens[None, first:stop])
-        for layer in range(shape.layers):
-            q, k, v = model.qkv(layer, x, positions)
-            k_all[layer, :, first:stop], v_all[layer, :, first:stop] = k[0], v[0]
-            out, p = attention(q, k_all[layer, None, :, :stop], v_all[layer, None, :, :stop], first)
-            column_sum[:stop] += p.sum(axis=(0, 1, 2), dtype=np.float64)
-            x = model.finish(layer, x, out)
-    log_p = _scored(model, window, k_all, v_all, prompt, 0)
+        _dense(model, window, k_all, v_all, first, stop, received=column_sum)
     targets = window.tokens[prompt + 1 :]
-    rows = np.arange(len(targets))
-    near = _scored(model, window, k_all.copy(), v_all.copy(), prompt, LOCAL_WINDOW)
-    distant = log_p[rows, targets] - near[rows, targets] > DISTANT_NATS
-    return DensePass(k_all[:, :, :prompt].copy(), v_all[:, :, :prompt].copy(), column_sum, log_p, distant)
+    hidden = _dense(model, window, k_all, v_all, prompt, context)
+    log_p = np.empty((len(targets), model.vocabulary), np.float32)
+    for rows, part in log_probabilities(model, hidden):
+        log_p[rows] = part
+    prompt_k, prompt_v = k_all[:, :, :prompt].copy(), v_all[:, :, :prompt].copy()
+    hidden = _dense(model, window, k_all, v_all, prompt, context, local=LOCAL_WINDOW)
+    near = np.empty(len(targets), np.float32)
+    for rows, part in log_probabilities(model, hidden):
+        near[rows] = np.take_along_axis(part, targets[rows, None], axis=-1)[:, 0]
+    distant = log_p[np.arange(len(targets)), targets] - near > DISTANT_NATS
+    return DensePass(prompt_k, prompt_v, column_sum, log_p, distant)
 
 
-def _scored(
-    model: Llama, window: Window, k_all: FloatArray, v_all: FloatArray, prompt: int, local: int
+def _dense(
+    model: Model,
+    window: Window,
+    k_all: FloatArray,
+    v_all: FloatArray,
+    first: int,
+    stop: int,
+    *,
+    local: int = 0,
+    received: FloatArray | None = None,
 ) -> FloatArray:
-    """Log-probabilities of the scored positions after the prompt in `k_all` and `v_all` (filled further here)."""
-    context = len(window.tokens) - 1
-    x = model.embed(window.tokens[None, prompt:context])
-    for layer in range(model.shape.layers):
-        q, k, v = model.qkv(layer, x, np.arange(prompt, context))
-        k_all[layer, :, prompt:], v_all[layer, :, prompt:] = k[0], v[0]
-        out, _ = attention(q, k_all[layer, None], v_all[layer, None], prompt, local)
-        x = model.finish(layer, x, out)
-    return log_softmax(model.logits(x[0]))
+    """Hidden states [T, D] of positions `first` to `stop` after the ones in `k_all` and `v_all` [L, H, N, d].
+
+    These are filled further, and the attention probability that each key receives is added to `received` [N].
+    """
+
+    def attend(layer: int, q: FloatArray, k: FloatArray, v: FloatArray) -> FloatArray:
+        k_all[layer, :, first:stop], v_all[layer, :, first:stop] = k[0], v[0]
+        keys, values = k_all[layer, None, :, :stop], v_all[layer, None, :, :stop]
+        out, p = attention(q, keys, values, first, local, model.windows[layer])
+        if received is not None:
+            received[:stop] += p.sum(axis=(0, 1, 2), dtype=np.float64)
+        return out
+
+    hidden: FloatArray = model.run(window.tokens[None, first:stop], np.arange(first, stop), attend)[0]
+    return hidden
 
 
 def _blocks(start: int, stop: int) -> Iterator[tuple[int, int]]:
@@ -174,10 +206,12 @@ def _blocks(start: int, stop: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + BLOCK, stop)
 
 
-def prepare(model: Llama, chosen: Sequence[Window], folder: Path) -> Iterator[Path]:
+def prepare(model: Model, chosen: Sequence[Window], folder: Path) -> Iterator[Path]:
     """Make the dense pass of every window, once; yields each window's folder as it is ready."""
     for window in chosen:
-        place = folder / f"{window.book}-{window.start}-{len(window.tokens) - 1}"
+        # Another model or text may use the same folder: what the pass depends on is part of its name.
+        digest = hashlib.sha256(model.sha256.encode() + window.tokens.tobytes()).hexdigest()[:12]
+        place = folder / f"{window.book}-{window.start}-{len(window.tokens) - 1}-{digest}"
         try:
             DensePass.load(place)
         except (FileNotFoundError, ValueError):

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dse.measure.counting import Tally
-from dse.measure.material import DensePass, Window
+from dse.measure.material import DensePass, Window, log_probabilities
 from dse.measure.npz import UNREADABLE
+from dse.models.protocol import Model
 from dse.profiles.schema import HISTOGRAM_BINS, HISTOGRAMS, counter_columns
 
 FloatArray = NDArray[np.floating[Any]]
@@ -67,14 +68,19 @@ class Gathered:
     def __init__(self) -> None:
         self.rows: list[tuple[NDArray[Any], ...]] = []
 
-    def add(self, window: Window, dense: DensePass, log_p: FloatArray) -> None:
-        targets = window.tokens[len(window.tokens) - len(log_p) :]
-        rows = np.arange(len(targets))
-        reference = np.asarray(dense.log_probabilities)
-        kl = (np.exp(reference) * (reference - log_p)).sum(axis=-1, dtype=np.float64)
-        agree = reference.argmax(axis=-1) == log_p.argmax(axis=-1)
-        nll, dense_nll = -log_p[rows, targets], -reference[rows, targets]
-        self.rows.append((nll.astype(np.float64), dense_nll.astype(np.float64), dense.distant, kl, agree))
+    def add(self, model: Model, window: Window, dense: DensePass, hidden: FloatArray) -> None:
+        """Score `hidden` [T, D], the last layer's output at the window's last T positions."""
+        targets = window.tokens[len(window.tokens) - len(hidden) :]
+        parts = []
+        for rows, log_p in log_probabilities(model, hidden):
+            reference = np.asarray(dense.log_probabilities[rows])
+            target, at = targets[rows], np.arange(len(log_p))
+            kl = (np.exp(reference) * (reference - log_p)).sum(axis=-1, dtype=np.float64)
+            agree = reference.argmax(axis=-1) == log_p.argmax(axis=-1)
+            nll, dense_nll = -log_p[at, target], -reference[at, target]
+            parts.append((nll.astype(np.float64), dense_nll.astype(np.float64), kl, agree))
+        nll, dense_nll, kl, agree = (np.concatenate(column) for column in zip(*parts, strict=True))
+        self.rows.append((nll, dense_nll, np.asarray(dense.distant), kl, agree))
 
     def finish(self, error: float, tally: Tally, steps: int) -> Score:
         nll, dense_nll, distant, kl, agree = (np.stack(column) for column in zip(*self.rows, strict=True))

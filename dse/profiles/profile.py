@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,12 @@ CHUNK_ORDER = ("token", "row")
 COLUMN = {name: i for i, name in enumerate(counter_columns())}
 """Position of a counter in the last axis of `Profile.counters`."""
 
+SCALE_NAME = re.compile(r"[a-z][a-z_]*\.[0-9]{1,2}")
+"""What a table of scales may be called."""
+
+MAX_SCALES = 4096
+"""Most scales of one KV head and width: one per channel of a wide head."""
+
 TILE_COLUMNS = [COLUMN[name] for name in tile_columns()]
 """Which counters `Profile.tile_counters` holds again for every query tile."""
 
@@ -64,7 +72,8 @@ class Profile:
         counters: float32 [settings, contexts, layers, kv_heads, counters]; NaN where not measured.
         histograms: float32 [settings, contexts, layers, kv_heads, 2, HISTOGRAM_BINS].
         accuracy: float64 [settings, contexts, len(ACCURACY)].
-        window_nll: float64 [settings, contexts, windows], mean increase per window, nats per token.
+        window_nll: float64 [settings, contexts, windows], mean increase per window, nats per token. Contexts may
+            have different numbers of windows: the last axis holds the most of them, NaN fills up the others.
         mean_context: float64 [contexts], mean number of visible tokens of the scored queries.
         baseline_perplexity: float64 [contexts], float32 dense attention at the same positions.
         provenance: where it came from.
@@ -72,6 +81,8 @@ class Profile:
         checksum: SHA-256 of the content (settings and arrays, not the provenance).
         tile_counters: in prefill, fetches per prompt pass when consecutive queries share them: float32 [settings,
             contexts, len(QUERY_TILES), layers, kv_heads, len(tile_columns())]; None where they were not measured.
+        scales: static quantisation scales behind the measurement, ``operand.bits`` (``k.8``) -> float32 [layers,
+            kv_heads] or, per query head or channel, [layers, kv_heads, ...]; empty where the profile holds none.
     """
 
     name: str
@@ -89,6 +100,7 @@ class Profile:
     defaults: Mapping[str, Mapping[str, KnobValue]]
     checksum: str
     tile_counters: FloatArray | None = None
+    scales: Mapping[str, FloatArray] = field(default_factory=dict)
 
     def at_tile(self, tile: int) -> Profile:
         """The same profile with `counters` as they are when `tile` consecutive queries share their fetches.
@@ -127,6 +139,26 @@ class Profile:
                 for knob, value in setting.knobs.items():
                     found.setdefault(knob, {})[canonical(value)] = value
         return {knob: [values[k] for k in sorted(values, key=_order)] for knob, values in found.items()}
+
+    @cached_property
+    def window_counts(self) -> tuple[int, ...]:
+        """Windows of text behind every figure, one number per context; 0 where nothing was measured."""
+        scored = np.isfinite(self.window_nll)
+        return tuple(int(scored[:, c].any(axis=0).sum()) for c in range(len(self.contexts)))
+
+    def windows(self, context: int) -> tuple[tuple[str, int], ...]:
+        """(book, first token) of the windows of one context; empty where the provenance does not list them."""
+        at, listed = self.context_index(context), self.provenance.windows
+        counts = self.window_counts
+        if len(listed) != sum(counts):
+            return ()
+        return listed[sum(counts[:at]) : sum(counts[: at + 1])]
+
+    def measured(self, context: int) -> npt.NDArray[np.bool_]:
+        """[settings]: which were measured at a context (a finite loss and finite counters)."""
+        at = self.context_index(context)
+        loss = np.isfinite(self.accuracy[:, at, ACCURACY_COLUMN["nll_increase"]])
+        return loss & np.isfinite(self.counters[:, at]).all(axis=(1, 2, 3))
 
     def context_index(self, context: int) -> int:
         """Position of a context bucket; BadInput when it was not measured."""
@@ -171,6 +203,7 @@ def build_profile(
     provenance: Provenance,
     defaults: Mapping[str, Mapping[str, KnobValue]],
     tile_counters: npt.ArrayLike | None = None,
+    scales: Mapping[str, npt.ArrayLike] | None = None,
 ) -> Profile:
     """A checked `Profile` with its checksum; shapes as in `Profile`.
 
@@ -193,6 +226,7 @@ def build_profile(
         defaults={a: dict(k) for a, k in defaults.items()},
         checksum="",
         tile_counters=None if tile_counters is None else _plain(tile_counters, np.float32),
+        scales={name: _plain(values, np.float32) for name, values in sorted((scales or {}).items())},
     )
     check_profile(profile)
     return replace(profile, checksum=profile_checksum(profile))
@@ -246,6 +280,8 @@ def profile_checksum(profile: Profile) -> str:
         "counters": counter_columns(),
         "accuracy": ACCURACY,
     }
+    if profile.scales:
+        content["scales"] = list(profile.scales)
     digest.update(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
     for array in arrays_of(profile).values():
         digest.update(str(array.shape).encode())
@@ -259,6 +295,7 @@ def arrays_of(profile: Profile) -> dict[str, FloatArray]:
     arrays: dict[str, FloatArray] = {name: getattr(profile, name) for name in names}
     if profile.tile_counters is not None:
         arrays["tile_counters"] = profile.tile_counters
+    arrays |= {f"scales.{name}": values for name, values in profile.scales.items()}
     return arrays
 
 
@@ -348,7 +385,7 @@ def _check_arrays(profile: Profile) -> None:
         "tile_counters": (s, c, len(QUERY_TILES), *grid[2:], len(TILE_COLUMNS)),
     }
     for name, array in arrays_of(profile).items():
-        if array.shape != expected[name]:
+        if array.shape != expected.get(name, array.shape):  # scales are checked below
             raise BadInput(f"{name}: shape {array.shape}; must be {expected[name]}")
         if np.isinf(array).any():
             raise BadInput(f"{name}: holds an infinity; not measured is NaN")
@@ -363,7 +400,36 @@ def _check_arrays(profile: Profile) -> None:
             raise BadInput("histograms: outside 0..1; a bin is a fraction")
         if not (profile.mean_context > 0).all():
             raise BadInput("mean_context: must be positive, in tokens")
+    _check_windows(profile)
     _check_tiles(profile)
+    _check_scales(profile)
+
+
+def _check_windows(profile: Profile) -> None:
+    """Every setting measured at a context was scored on the same windows; only the padding is NaN."""
+    losses = profile.accuracy[..., ACCURACY_COLUMN["nll_increase"]]
+    for c, (context, count) in enumerate(zip(profile.contexts, profile.window_counts, strict=True)):
+        expected = np.arange(profile.window_nll.shape[-1]) < count
+        for i, setting in enumerate(profile.settings):
+            finite = np.isfinite(profile.window_nll[i, c])
+            nothing = not finite.any() and not np.isfinite(losses[i, c])
+            if not nothing and not np.array_equal(finite, expected):
+                raise BadInput(
+                    f"window_nll: context {context}: {setting.key} has {int(finite.sum())} windows of {count}; "
+                    "all settings of a context are scored on the same windows, numbered from 0"
+                )
+
+
+def _check_scales(profile: Profile) -> None:
+    """Quantisation scales: one per layer and head (and query head or channel), finite and positive."""
+    for name, array in profile.scales.items():
+        if not SCALE_NAME.fullmatch(name):
+            raise BadInput(f"scales.{name}: unknown name; must be operand.bits, such as k.8 or v_channel.4")
+        lead = (profile.shape.layers, profile.shape.kv_heads)
+        if array.ndim not in (2, 3) or array.shape[:2] != lead or array.shape[-1] > MAX_SCALES:
+            raise BadInput(f"scales.{name}: shape {array.shape}; must be {lead} and at most one axis more")
+        if not (np.isfinite(array) & (array > 0)).all():
+            raise BadInput(f"scales.{name}: a scale is zero, negative or not finite")
 
 
 def _check_tiles(profile: Profile) -> None:

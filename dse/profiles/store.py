@@ -3,7 +3,7 @@
 The file holds a JSON header as bytes (array ``header``) and plain float arrays. Nothing in it is ever
 unpickled. Counters that are zero everywhere are left out and named by their absence from ``columns``. A prefill
 profile with counters per query tile has an array and two header entries more; its first tile is not stored, since
-`counters` holds the same numbers.
+`counters` holds the same numbers. Quantisation scales are arrays of their own, ``scales.k.8`` and so on.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ import numpy as np
 
 from dse.errors import BadInput, nearest
 from dse.profiles.profile import (
+    SCALE_NAME,
     TILE_COLUMNS,
     Profile,
     arrays_of,
     build_profile,
     check_profile,
     profile_checksum,
-    setting_key,
 )
 from dse.profiles.schema import (
     ACCURACY,
@@ -71,6 +71,7 @@ _HEADER = {
     "checksum": str,
 }
 _TILES = "tile_counters"
+_SCALES = "scales."
 _TILE_HEADER = {"tiles": list, "tile_columns": list}
 
 
@@ -147,7 +148,13 @@ def _read_arrays(path: Path) -> dict[str, Any]:
     """The arrays of the file, after their declared names, dtypes and sizes have been found acceptable."""
     with zipfile.ZipFile(path) as archive:
         names = [member.filename for member in archive.infolist()]
-        dtypes = _DTYPES | ({_TILES: np.float32} if f"{_TILES}.npy" in names else {})
+        more = [name.removesuffix(".npy") for name in names]
+        more = [
+            n
+            for n in more
+            if n == _TILES or (n.startswith(_SCALES) and SCALE_NAME.fullmatch(n.removeprefix(_SCALES)))
+        ]
+        dtypes: dict[str, Any] = _DTYPES | dict.fromkeys(more, np.float32)
         wanted = {f"{name}.npy" for name in dtypes}
         if sorted(names) != sorted(wanted):
             odd = sorted(set(names) ^ wanted) or sorted(names)
@@ -264,6 +271,9 @@ def _assemble(header: dict[str, Any], arrays: dict[str, Any]) -> Profile:
     given = {**arrays, "counters": counters}
     if _TILES in arrays:
         given[_TILES] = _unpack_tiles(arrays[_TILES], header["tile_columns"], counters)
+    given["scales"] = {
+        name.removeprefix(_SCALES): given.pop(name) for name in list(given) if name.startswith(_SCALES)
+    }
     profile = build_profile(
         name=header["name"],
         phase=header["phase"],
@@ -309,70 +319,3 @@ def load_profile(name_or_path: str | Path) -> Profile:
             f"profile {text!r}: not shipped; {nearest(text, shipped)}; a file is named by its path"
         )
     return read_profile(shipped[text])
-
-
-def merge_profiles(a: Profile, b: Profile) -> Profile:
-    """The settings of `a` followed by those of `b` that `a` does not have.
-
-    Both must have measured the same model on the same text and windows, else numbers would not compare.
-
-    Raises:
-        BadInput: they did not, or they measured one setting differently.
-    """
-    for field in ("name", "phase", "shape", "contexts"):
-        if getattr(a, field) != getattr(b, field):
-            raise BadInput(
-                f"{field}: {getattr(a, field)} and {getattr(b, field)}; merged profiles must agree"
-            )
-    for field in ("model_sha256", "text_sha256", "windows"):
-        if getattr(a.provenance, field) != getattr(b.provenance, field):
-            raise BadInput(f"provenance.{field}: differs; merged profiles measure one model on one text")
-    for field in ("mean_context", "baseline_perplexity"):
-        if not np.array_equal(getattr(a, field), getattr(b, field), equal_nan=True):
-            raise BadInput(f"{field}: differs; merged profiles score the same queries")
-    if (a.tile_counters is None) != (b.tile_counters is None):
-        raise BadInput("tile_counters: in one of the two only; merged profiles must agree")
-    if a.window_nll.shape[-1] != b.window_nll.shape[-1]:
-        raise BadInput("window_nll: different numbers of windows; merged profiles score the same windows")
-    per_setting = [f for f in arrays_of(a) if f not in ("mean_context", "baseline_perplexity")]
-    known = {setting_key(s.algorithm, s.knobs): i for i, s in enumerate(a.settings)}
-    fresh = []
-    for j, setting in enumerate(b.settings):
-        i = known.get(setting_key(setting.algorithm, setting.knobs))
-        if i is None:
-            fresh.append(j)
-            continue
-        same = a.settings[i].form == setting.form and all(
-            np.array_equal(getattr(a, f)[i], getattr(b, f)[j], equal_nan=True) for f in per_setting
-        )
-        if not same:
-            raise BadInput(f"setting {setting.key}: measured twice with different results; keep one of them")
-    for algorithm in set(a.defaults) & set(b.defaults):
-        if dict(a.defaults[algorithm]) != dict(b.defaults[algorithm]):
-            raise BadInput(f"defaults.{algorithm}: differ; merged profiles must agree")
-    rows = {f: np.concatenate([getattr(a, f), getattr(b, f)[fresh]]) for f in per_setting}
-    first, second = a.provenance, b.provenance
-    return build_profile(
-        name=a.name,
-        phase=a.phase,
-        shape=a.shape,
-        contexts=a.contexts,
-        settings=(*a.settings, *(b.settings[j] for j in fresh)),
-        mean_context=a.mean_context,
-        baseline_perplexity=a.baseline_perplexity,
-        provenance=Provenance(
-            **{
-                **{f.name: getattr(first, f.name) for f in fields(Provenance)},
-                "command": _joined(first.command, second.command),
-                "notes": _joined(first.notes, second.notes),
-                "versions": {**second.versions, **first.versions},
-            }
-        ),
-        defaults={**b.defaults, **a.defaults},
-        **rows,
-    )
-
-
-def _joined(a: str, b: str) -> str:
-    lines = dict.fromkeys(line for text in (a, b) for line in text.splitlines() if line)
-    return "\n".join(lines)

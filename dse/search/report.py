@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dse.cost.processor import price_processor
 from dse.cost.workload import Workload
-from dse.profiles.lookup import leave_one_out
+from dse.profiles.error import leave_one_out
 from dse.profiles.profile import canonical
 from dse.search.front import hypervolume
 from dse.search.metrics import BaselinePrice, Meter

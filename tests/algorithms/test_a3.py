@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dse.algorithms import build
-from dse.algorithms.a3 import candidates, greedy_search, parse_format, sorted_rows
+from dse.algorithms.a3 import candidates, greedy_search, parse_format
 from dse.errors import BadInput
 
 KEYS = np.array([[-0.6, 0.1, 0.8], [0.1, -0.2, -0.9], [0.8, 0.6, 0.7], [0.5, 0.7, 0.5]])
@@ -18,7 +18,7 @@ QUERY = np.array([0.8, -0.3, 0.4])
 def search(q, keys, counts, steps, skip=True):
     """`greedy_search` of one query per entry of `counts`."""
     counts, steps = np.asarray(counts), np.asarray(steps)
-    return greedy_search(q, keys, sorted_rows(keys, counts), np.arange(len(counts)), counts, steps, skip)
+    return greedy_search(q, keys, counts, steps, skip)
 
 
 def pointer_search(q, keys, steps, skip=True):
@@ -27,7 +27,7 @@ def pointer_search(q, keys, steps, skip=True):
     order = [sorted(range(n), key=lambda i: (keys[i, c], i)) for c in range(d)]
     if_up = [q[c] > 0 for c in range(d)]
     popped_top, popped_bottom = [0] * d, [0] * d
-    score, total = np.zeros(n), 0.0
+    score, total = np.zeros(n), np.float64(0)
     used = {"max": [0] * d, "min": [0] * d}
 
     def pop(side):
@@ -82,21 +82,45 @@ def test_published_example():
 
 
 @pytest.mark.parametrize("skip", [True, False])
-@pytest.mark.parametrize("levels", [0, 5])
+@pytest.mark.parametrize("levels", [0, 1, 5])
 def test_search_equals_the_pointer_form(skip, levels):
-    """Many queries that see different numbers of keys; with coarse values ties are common."""
-    rng = np.random.default_rng([levels, skip])
-    keys = rng.standard_normal((30, 7)) - 0.4
-    q = rng.standard_normal((12, 7))
-    if levels:
-        keys, q = rng.integers(-levels, levels, (30, 7)) * 0.5, rng.integers(-levels, levels, (12, 7)) * 1.0
-    counts = np.array([1, 2, 5, 9, 14, 20, 25, 26, 27, 28, 29, 30])
-    steps = rng.integers(1, 60, 12)
-    found = search(q, keys, counts, steps, skip)
-    for i, n in enumerate(counts):
-        score, top, bottom = pointer_search(q[i], keys[:n], int(steps[i]), skip)
+    """Queries that see different stretches of keys, float32 as measured; with coarse values ties are common."""
+    for seed in range(20):
+        rng = np.random.default_rng([levels, skip, seed])
+        shift, gain = rng.standard_normal((2, 7)) * [
+            [1.0],
+            [10.0],
+        ]  # columns far from zero, columns of any size
+        keys = (rng.standard_normal((30, 7)) + shift) * np.exp(gain * (seed % 3) / 10)
+        q = rng.standard_normal((12, 7)) * (rng.random(7) < 0.8)  # some columns no query looks at
+        if levels:
+            keys = rng.integers(-levels, levels, (30, 7)) * 0.5
+            q = rng.integers(-levels, levels, (12, 7)) * 1.0
+        keys, q = keys.astype(np.float32), q.astype(np.float32)
+        seen = np.array([1, 2, 5, 9, 14, 20, 25, 26, 27, 28, 29, 30])
+        begin = np.array([0, 0, 0, 0, 3, 10, 0, 20, 0, 0, 28, 0])
+        steps = rng.integers(1, [8, 60, 400][seed % 3], 12)
+        found = greedy_search(q, keys, seen, steps, skip, begin)
+        for i, part in enumerate(map(slice, begin, seen)):
+            score, top, bottom = pointer_search(q[i], keys[part], int(steps[i]), skip)
+            assert (found.score[i, part] == score).all()
+            assert np.count_nonzero(found.score[i]) == np.count_nonzero(score)
+            assert (found.top[i].tolist(), found.bottom[i].tolist()) == (top, bottom)
+
+
+@pytest.mark.parametrize("steps", [100, 1000])
+def test_long_searches_equal_the_pointer_form(steps, monkeypatch):
+    """Columns of many blocks, one of them far above the rest, as in a language model; split as large calls are."""
+    monkeypatch.setattr("dse.algorithms.a3.TOGETHER", 3)
+    rng = np.random.default_rng(steps)
+    keys = rng.standard_normal((300, 12)).astype(np.float32)
+    keys[:, 3] += 9
+    keys[:, 5] *= 1e-3
+    q = rng.standard_normal((8, 12)).astype(np.float32) - 0.3
+    found = search(q, keys, np.arange(200, 296, 12), np.full(8, steps))
+    for i, n in enumerate(range(200, 296, 12)):
+        score, top, bottom = pointer_search(q[i], keys[:n], steps)
         assert (found.score[i, :n] == score).all()
-        assert (found.score[i, n:] == 0).all()
         assert (found.top[i].tolist(), found.bottom[i].tolist()) == (top, bottom)
 
 
@@ -178,7 +202,7 @@ def test_blocks_of_queries_change_nothing(make_call, monkeypatch):
     call = make_call(4)
     algorithm = build("a3", {"fetch": "demand"})
     whole = algorithm.attend(call)
-    monkeypatch.setattr("dse.algorithms.a3.BLOCK_ELEMENTS", 16 * 40 * 4)
+    monkeypatch.setattr("dse.algorithms.a3.TOGETHER", 5)
     parts = algorithm.attend(call)
     assert (whole.out == parts.out).all()
     assert (whole.k_masks[0] == parts.k_masks[0]).all()

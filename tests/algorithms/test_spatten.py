@@ -8,12 +8,24 @@ import pytest
 from dse.algorithms import build
 from dse.algorithms.contract import Prompt
 from dse.algorithms.quantize import Scales
-from dse.algorithms.spatten import keep_ratios
+from dse.algorithms.spatten import keep_ratios, queries_that_saw
 from dse.errors import BadInput
 
 
 def run_decode(
-    knobs, *, layers=4, heads=2, group=2, dim=8, prompt=20, steps=4, context=None, batch=2, seed=0, bend=None
+    knobs,
+    *,
+    layers=4,
+    heads=2,
+    group=2,
+    dim=8,
+    prompt=20,
+    steps=4,
+    context=None,
+    batch=2,
+    seed=0,
+    bend=None,
+    windows=(),
 ):
     """Decode random queries; returns per step and layer what came back, and the run."""
     rng = np.random.default_rng(seed)
@@ -26,7 +38,9 @@ def run_decode(
     q_scale = {b: np.full((heads, group), 9 / 2 ** (b - 1), np.float32) for b in widths}
     scales = [Scales(q_scale, one, one, {}, {})] * layers
     column_sum = rng.random((batch, prompt))
-    run = algorithm.start(Prompt(k, v, group, prompt + steps, context or prompt + steps, column_sum, scales))
+    run = algorithm.start(
+        Prompt(k, v, group, prompt + steps, context or prompt + steps, column_sum, scales, windows=windows)
+    )
     out = []
     for step in range(steps):
         run.step(prompt + step, np.zeros(1, np.int64))
@@ -181,3 +195,31 @@ def test_importance_is_carried_from_step_to_step():
 def test_bad_chunks_are_named(chunks):
     with pytest.raises(BadInput, match="chunks"):
         build("spatten", {"chunks": chunks})
+
+
+@pytest.mark.parametrize(
+    "knobs", [{"keep": 1.0}, {"keep": 0.5, "front": 0.0, "value_keep": 0.4, "confidence": 0.5}]
+)
+def test_sliding_window_layers_see_their_window(knobs):
+    window = 6
+    out, _ = run_decode(knobs, windows=(0, window, 0, window))
+    plain, _ = run_decode(knobs)
+    for (step, layer, attended), (_, _, full) in zip(out, plain, strict=True):
+        near = np.arange(20 + step + 1) > 20 + step - window
+        if layer in (1, 3):
+            assert not (attended.k_masks[0] & ~near).any()
+            assert attended.k_masks[0][..., -1].all()
+            counts = attended.k_masks[0].sum(axis=-1)
+            want = np.maximum(1, np.floor(0.4 * counts)) if "value_keep" in knobs else counts
+            assert (attended.v_mask.sum(axis=-1) == want).all()
+            assert attended.work["exponentials"].sum() == counts.sum() + attended.k_masks[1].sum()
+        elif knobs["keep"] == 1:
+            assert attended.k_masks[0].all()
+        if layer == 0 and step == 0:
+            assert (attended.out == full.out).all()
+
+
+def test_the_mean_counts_the_queries_that_saw_a_token():
+    windows = (0, 5, 5)
+    seen = [[sum(j <= i and (not w or j > i - w) for i in range(12)) for j in range(12)] for w in windows]
+    np.testing.assert_allclose(queries_that_saw(12, windows), np.mean(seen, axis=0))

@@ -7,8 +7,8 @@ import heapq
 import numpy as np
 import pytest
 
-from dse.algorithms import build
-from dse.algorithms.contract import Call
+from dse.algorithms import build, token_picker
+from dse.algorithms.contract import Call, visible_keys
 from dse.algorithms.quantize import Scales, chunk_values, parse_chunks
 from dse.algorithms.token_picker import breadth_decisions, score_bounds, stream_decisions
 from dse.errors import BadInput
@@ -143,6 +143,38 @@ def test_stream_decisions_equal_the_event_loop(lag, sink_first):
             assert (a == b).all()
         assert (fast[1] == slow[1]).all()
         assert fast[1].any(axis=-1).all()
+
+
+@pytest.mark.parametrize("lag", [0, 5, 100])
+@pytest.mark.parametrize("sink_first", [True, False])
+@pytest.mark.parametrize("window", [1, 7, 39])
+def test_stream_decisions_in_a_sliding_window_equal_the_event_loop(lag, sink_first, window):
+    rng = np.random.default_rng([lag, sink_first, window])
+    q, k, unit, _ = random_case(rng, (4, 4, 4), queries=6)
+    visible = visible_keys(34 + np.arange(6), 40, window)
+    lower, width = score_bounds(q, k, unit, (4, 4, 4), 1.0)
+    arguments = (lower, width, visible, np.log(rng.choice([0.01, 0.1, 0.5])))
+    fast = stream_decisions(*arguments, lag=lag, sink_first=sink_first)
+    slow = event_loop(*arguments, lag=lag, sink_first=sink_first)
+    for a, b in zip((*fast[0], fast[1]), (*slow[0], slow[1]), strict=True):
+        assert (a == b).all()
+
+
+@pytest.mark.parametrize("lag", [0, 16, 1000])
+def test_queries_are_decided_alike_in_any_company(lag, monkeypatch):
+    """Blocks of queries only share memory: one query at a time gives the same bits."""
+    rng = np.random.default_rng(lag)
+    q, k, unit, visible = random_case(rng, (4, 4, 4), queries=12)
+    lower, width = score_bounds(
+        q.astype(np.float32), k.astype(np.float32), unit.astype(np.float32), (4, 4, 4), 1.0
+    )
+    arguments = (lower, width, visible, np.log(0.02))
+    together = stream_decisions(*arguments, lag=lag, sink_first=True)
+    for size in (1, 5):
+        monkeypatch.setattr(token_picker, "QUERIES", size)
+        apart = stream_decisions(*arguments, lag=lag, sink_first=True)
+        for a, b in zip((*together[0], *together[1:]), (*apart[0], *apart[1:]), strict=True):
+            assert (a == b).all()
 
 
 @pytest.mark.parametrize("mode", ["stream", "breadth"])

@@ -10,11 +10,13 @@ import pytest
 from dse.algorithms import TopTheta, build, registry
 from dse.algorithms.operands import masked_scores, operands
 from dse.algorithms.thresholds import (
+    RULES,
     Rests,
     Thresholds,
     layer_rests,
     layer_thresholds,
     nearest_length,
+    pooled_thresholds,
     row_threshold,
     targets,
 )
@@ -115,6 +117,38 @@ def test_layer_rests_equal_the_plain_loop():
         np.testing.assert_allclose(rests.mean[0, g, 0], np.mean(sums))
         np.testing.assert_allclose(rests.log[0, g, 0], np.median(logs))
     assert (rests.gamma < 1).all()  # the bound counts every dropped entry at the threshold
+
+
+def test_counting_leaves_k_per_row_where_the_mean_does_not():
+    """Rows of different level: the mean of their thresholds keeps all of some and nothing of others."""
+    rng = np.random.default_rng(20)
+    scores = rng.standard_normal((4, 1, 2, 8, 60)) + 2 * rng.standard_normal((4, 1, 2, 8, 1))
+    kept = {}
+    for rule in RULES:
+        theta, own = pooled_thresholds(scores, np.arange(53, 61), 9, 0.0, rule)
+        kept[rule] = (scores > theta[..., None, None]).sum(axis=-1).mean()
+        assert ((scores > own[..., None]).sum(axis=-1) == 9).all()
+    assert kept["count"] == 9
+    assert kept["mean"] > 11
+
+
+def test_sliding_windows_hide_older_entries():
+    """A layer that sees 10 tokens calibrates as if each row held its last 10 alone."""
+    rng = np.random.default_rng(21)
+    scores = rng.standard_normal((2, 1, 2, 6, 20))
+    own = np.stack([scores[..., t, 5 + t : 15 + t] for t in range(6)], axis=3)
+    for placement in ("pre", "post"):
+        theta = layer_thresholds(scores, 14, 4, np.array([10]), placement, window=10)
+        x = own if placement == "pre" else np.exp(own) / np.exp(own).sum(-1, keepdims=True)
+        want = row_threshold(x, 4)
+        np.testing.assert_allclose(theta[..., 0], want.mean(axis=(0, 3)) + 0.1 * want.std(axis=(0, 3)))
+    found = layer_rests(scores, 14, 4, np.array([10]), theta, window=10)
+    alone = layer_rests(own[..., :1, :], 9, 4, np.array([10]), theta)
+    assert found.gamma.shape == alone.gamma.shape
+    full = layer_rests(
+        np.concatenate([own[..., t : t + 1, :] for t in range(6)]), 9, 4, np.array([10]), theta
+    )
+    np.testing.assert_allclose(found.mean, full.mean)
 
 
 def test_k_and_spared_layers():
@@ -301,8 +335,8 @@ def test_values_are_known_with_the_token_or_with_the_row():
 # Refusals ---------------------------------------------------------------------------------------------------
 
 
-def test_it_is_not_registered_yet():
-    assert "top-theta" not in registry()
+def test_it_is_registered():
+    assert registry()["top-theta"] is TopTheta
 
 
 def test_missing_calibration_is_named(make_call):

@@ -23,6 +23,7 @@ from dse.cost.work import PASS_OVERHEAD, quick_select
 from dse.cost.workload import Workload
 from dse.errors import BadInput, DseError
 from dse.hardware.components import COMPONENTS
+from dse.hardware.dram import DEVICE_COLUMNS
 from dse.hardware.parameters import DRAM_KINDS, PARAMETERS
 from dse.hardware.presets import load_preset, preset_names
 from dse.profiles.schema import Form, ModelShape, counter_columns
@@ -209,6 +210,7 @@ def test_quick_select_against_simulation(n: int, k: int, passes: float, cycles: 
 
 
 OTHER_VALUES: dict[str, list[Any]] = {
+    "memory_gib": [1.0],
     "node_rule": ["stillmaker"], "node_nm": [22.0, 7.0], "overhead_pj_per_op": [9.0], "dram": ["ddr4", "lpddr5"],
     "layout": ["token-major"], "row_bus": ["free"], "value_lanes": [4],
 }  # fmt: skip
@@ -290,10 +292,12 @@ def test_wrong_input_is_named() -> None:
         price(ALL, {**design, "dram": "hbm9"}, Workload())
     with pytest.raises(BadInput, match=r"latency.*did you mean 'latency_s'"):
         price(ALL, design, Workload(), ("latency",))
-    with pytest.raises(BadInput, match=r"phase"):
-        Workload(phase="prefill")
+    with pytest.raises(BadInput, match=r"phase.*did you mean 'prefill'"):
+        Workload(phase="prefil")
+    with pytest.raises(BadInput, match=r"scope.*did you mean 'model'"):
+        Workload(scope="models")
     with pytest.raises(BadInput, match=r"batch"):
-        Workload(batch=0)
+        Workload(batch=-1)
     with pytest.raises(BadInput, match=r"did you mean 'divide_pj'"):
         price(ALL, design, Workload(), overrides={"divid_pj": 1.0})
 
@@ -306,20 +310,48 @@ def test_an_override_reaches_the_price() -> None:
     assert (dear > base).all()
 
 
-@pytest.mark.parametrize("name", COMPONENTS)
-def test_every_constant_moves_a_metric(name: str) -> None:
-    """Half as much again of any constant changes energy, area or time of some hand-written setting."""
+def moves_a_metric(name: str, designs: list[dict[str, Any]]) -> bool:
+    """Whether more of a constant (1 where it is 0) changes anything of some setting.
+
+    Ten times where a half more does not: a limit that does not bind is a limit still.
+    """
     wanted = [m for m in METRICS if m != "bound"]
-    fast: dict[str, Any] = {**load_preset("topick"), "clock_ghz": 2.0}
-    for design in (load_preset("topick"), fast):
-        base, more = (
-            price(ALL, design, Workload(), wanted, o) for o in (None, {name: COMPONENTS[name].value * 1.5})
-        )
+    for design, factor in itertools.product(designs, (1.5, 10.0)):
+        value = COMPONENTS[name].value * factor or 100.0
+        base, more = (price(ALL, design, Workload(), wanted, o) for o in (None, {name: value}))
         for metric in wanted:
-            change = np.abs(more[metric] - base[metric]) / base[metric]
-            if change.max() > 1e-9:
-                return
-    pytest.fail(f"{name} changes nothing")
+            if (np.abs(more[metric] - base[metric]) > 1e-9 * np.abs(base[metric])).any():
+                return True
+    return False
+
+
+KIND_OF = {name: kind for kind in DRAM_KINDS for name in COMPONENTS if name.startswith(f"{kind}_")}
+
+
+@pytest.mark.parametrize("name", [name for name in COMPONENTS if name not in KIND_OF])
+def test_every_constant_moves_a_metric(name: str) -> None:
+    fast: dict[str, Any] = {**load_preset("topick"), "clock_ghz": 2.0}
+    assert moves_a_metric(name, [dict(load_preset("topick")), fast])
+
+
+@pytest.mark.parametrize("kind", DRAM_KINDS)
+def test_every_constant_of_a_device_moves_a_metric(kind: str) -> None:
+    base: dict[str, Any] = {**load_preset("topick"), "dram": kind, "dram_channel_gbps": 0}
+    # One channel and a wide window, so that the data bus and the bank groups can bind.
+    tight = {**base, "dram_channels": 1, "outstanding_requests": 65536, "lanes": 512, "key_buffer_kib": 1024}
+    left = [n for n, k in KIND_OF.items() if k == kind and not moves_a_metric(n, [base, tight])]
+    assert left == []
+
+
+@pytest.mark.parametrize("kind", DRAM_KINDS)
+def test_a_device_overridden_with_another_is_the_other(kind: str) -> None:
+    other = "hbm3" if kind != "hbm3" else "ddr4"
+    overrides = {f"{other}_{c}": COMPONENTS[f"{kind}_{c}"].value for c in DEVICE_COLUMNS}
+    design = {**load_preset("topick"), "dram_channel_gbps": 0}
+    own = price(ALL, {**design, "dram": kind}, Workload())
+    copied = price(ALL, {**design, "dram": other}, Workload(), overrides=overrides)
+    for name in METRICS:
+        assert np.array_equal(own[name], copied[name]), name
 
 
 @pytest.mark.parametrize("preset", preset_names())

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from systems_by_hand import SHAPE, SYSTEMS, N, dense, table
 
-from dse.cost.processor import ProcessorPrice, price_processor
-from dse.cost.workload import Workload
+from dse.cost.processor import ProcessorPrice, price_processor, processor_metrics
+from dse.cost.statistics import statistics
+from dse.cost.workload import LARGEST, Workload
+from dse.errors import BadInput
 from dse.hardware.processors import (
     PROCESSOR_PARAMETERS,
     Processor,
@@ -18,12 +22,13 @@ from dse.hardware.processors import (
     make_processor,
     processor_names,
 )
-from dse.profiles.schema import ModelShape
+from dse.profiles.schema import Form, ModelShape
 
 ROUND = {
     "operand_bits": 16, "weight_bits": 8, "peak_tflops": 1, "memory_gbps": 100,
     "attention_compute_efficiency": 0.5, "attention_memory_efficiency": 0.25, "attention_launches": 3,
     "rest_compute_efficiency": 0.8, "rest_memory_efficiency": 0.5, "rest_launches": 5, "launch_us": 10, "power_w": 40,
+    "memory_gib": 16,
 }  # fmt: skip
 
 GPT2_MEDIUM = ModelShape(24, 16, 16, 64, block_parameters=24 * 12 * 1024**2, head_parameters=0)
@@ -120,7 +125,7 @@ def test_every_parameter_reaches_the_price(key: str) -> None:
 
     def values(base: Processor, work: Workload) -> tuple[float, ...]:
         found = price_processor(base, shape, 500.0, work)
-        return (*both(found), found.dram_bytes)
+        return (*both(found), found.dram_bytes, found.memory_fill)
 
     changed = [
         make_processor("test", "changed", {key: base[key] * (0.5 if base[key] > 0.5 else 1.5)}, base)
@@ -192,3 +197,79 @@ def test_nothing_is_lost_at_the_edges() -> None:
     assert found.attention.launch_s == 0
     assert math.isfinite(found.latency_s)
     assert found.attention.bound == "memory"
+
+
+@pytest.mark.parametrize("scope", ["attention", "model"])
+@pytest.mark.parametrize("grouped", [True, False])
+@pytest.mark.parametrize("batch", [3, LARGEST])
+def test_dense_settings_cost_what_dense_attention_costs(scope: str, grouped: bool, batch: int) -> None:
+    """But for exponentials and divisions, which a shape does not tell."""
+    counts = {k: v for k, v in dense().counts.items() if k not in ("exponentials", "divisions")}
+    stats = statistics([Form((12,), 12, 12)], table(counts)[None], SHAPE, N, grouped)
+    work = Workload(context=1024, batch=batch, scope=scope)
+    found = processor_metrics(machine(), stats, work)
+    whole = price_processor(machine(), SHAPE, N, work, grouped)
+    for name, values in found.items():
+        assert values == pytest.approx([getattr(whole, name)]), name
+
+
+def test_prefill_reads_a_prompt_once_and_multiplies_it_in_every_pass() -> None:
+    prompt = price_processor(machine(), GPT2_MEDIUM, 512.5, Workload("prefill", context=1024))
+    step = price_processor(machine(), GPT2_MEDIUM, 1024.0, ONE)
+    assert prompt.attention.compute_s == pytest.approx(step.attention.compute_s * 1024 * 512.5 / 1024)
+    assert prompt.dram_bytes == pytest.approx(step.dram_bytes * 2048 / 1025)
+    assert prompt.rest.compute_s == pytest.approx(step.rest.compute_s * 1024)
+    assert prompt.tokens_per_s == pytest.approx(1024 / prompt.latency_s)
+
+
+def test_a_machine_that_reaches_its_peaks_rebuilds_153_positions_free() -> None:
+    """312e12 operations/s x 2 B / (2 x 2,039e9 B/s)."""
+    ideal = make_processor("test", "ideal", {
+        "attention_compute_efficiency": 1, "attention_memory_efficiency": 1, "rest_compute_efficiency": 1,
+        "rest_memory_efficiency": 1, "attention_launches": 0, "rest_launches": 0,
+    }, load_processor("a100-80gb"))  # fmt: skip
+    rest = price_processor(ideal, GPT2_MEDIUM, 100.0, Workload(batch=153)).rest
+    assert rest.compute_s == pytest.approx(rest.memory_s, rel=0.01)
+
+
+def test_a_small_cache_serves_three_times_as_many_tokens_by_pen() -> None:
+    """LLaMA-2-7B in 16 bit, 4,096 tokens, 256 of them kept, batch 16: (13.48 + 34.36) / (13.48 + 2.15) = 3.06."""
+    shape = ModelShape(32, 32, 32, 128, block_parameters=6_607_000_000, head_parameters=131_000_000)
+    ideal = make_processor("test", "ideal", {
+        "attention_memory_efficiency": 1, "rest_memory_efficiency": 1, "attention_launches": 0, "rest_launches": 0,
+    }, load_processor("a100-80gb"))  # fmt: skip
+    work = Workload(context=4096, batch=16, scope="model")
+    full, small = (price_processor(ideal, shape, n, work).tokens_per_s for n in (4096.0, 256.0))
+    assert small / full == pytest.approx(3.06, rel=0.01)
+
+
+def test_every_system_runs_on_a_processor_unless_it_needs_a_slow_memory() -> None:
+    for name, system in SYSTEMS.items():
+        stats = statistics([system.form], table(system.counts)[None], SHAPE, N)
+        if system.counts.get("rows_reloaded"):
+            with pytest.raises(BadInput, match="slow memory"):
+                processor_metrics(machine(), stats, ONE)
+            continue
+        found = processor_metrics(machine(), stats, Workload(scope="model"))
+        assert all(np.isfinite(v).all() and (v > 0).all() for v in found.values()), name
+
+
+def test_rebuilt_tokens_pass_through_the_model_and_free_memory() -> None:
+    counts = {**dense(8, 250).counts, "rows_rebuilt": 4.0, "rows_written": 5.0}
+    plain = {**dense(8, 250).counts, "rows_written": 5.0}
+    few, many = (
+        processor_metrics(
+            machine(rest_memory_efficiency=1, memory_gbps=1e5),
+            statistics([Form((8,), 8, 12)], table(c)[None], SHAPE, N),
+            Workload(context=1000, batch=LARGEST if c is counts else 1, scope="model"),
+        )
+        for c in (plain, counts)
+    )
+    assert many["batch_limit"] == pytest.approx(few["batch_limit"] * 4, rel=1e-3)
+    one = processor_metrics(
+        machine(rest_memory_efficiency=1, memory_gbps=1e5, rest_launches=0),
+        statistics([Form((8,), 8, 12)], table(counts)[None], SHAPE, N),
+        Workload(context=1000, scope="model"),
+    )
+    blocks, head = SHAPE.block_parameters, SHAPE.head_parameters
+    assert one["rest_s"] == pytest.approx(2 * (5 * blocks + head) / 0.8e12)

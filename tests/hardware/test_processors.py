@@ -47,8 +47,8 @@ def test_the_cards_of_one_generation_differ_where_their_data_sheets_do() -> None
         one, two = load_processor(a).values, load_processor(b).values
         return {key for key in one if one[key] != two[key]}
 
-    assert differing("a100-40gb", "a100-80gb") == {"memory_gbps"}
-    assert differing("h100-sxm", "h200") == {"memory_gbps"}
+    assert differing("a100-40gb", "a100-80gb") == {"memory_gbps", "memory_gib"}
+    assert differing("h100-sxm", "h200") == {"memory_gbps", "memory_gib"}
 
 
 def test_a_users_file_works_in_place_of_a_name(tmp_path: Path) -> None:

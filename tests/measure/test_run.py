@@ -21,10 +21,19 @@ def job(model, chosen, tmp_path, monkeypatch):
     save_scales(scales, calibrate(model, chosen))
     model.sha256 = "00"
     monkeypatch.setattr(run_module, "_model", lambda name: model)
-    monkeypatch.setattr(run_module, "_windows", lambda job, context: list(chosen))
+    monkeypatch.setattr(run_module, "_windows", lambda job, context, count=0: list(chosen))
     settings = tuple(build(n, k) for n, k in (("dense", {}), ("token-picker", {"lag": 4}), ("spatten", {})))
     return Job(
-        "tiny", "tiny", settings, (64,), 3, "selection", 0, scales, tmp_path / "out", "dse profile run"
+        "tiny",
+        "tiny",
+        settings,
+        (64,),
+        3,
+        "selection",
+        0,
+        scales,
+        tmp_path / "out",
+        command="dse profile run",
     )
 
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dse.errors import BadInput
-from dse.profiles.lookup import leave_one_out, resolve, select, take
-from dse.profiles.profile import ACCURACY_COLUMN, build_profile
+from dse.profiles.grid import LOSS_FLOOR
+from dse.profiles.lookup import resolve, select, take
+from dse.profiles.profile import ACCURACY_COLUMN, Profile, build_profile
 from dse.profiles.schema import Form, Setting
 from profiles.synthetic import DEFAULTS, THRESHOLDS, fields, only, profile
 
@@ -64,14 +65,69 @@ def test_between_neighbours_everything_is_bounded_by_them(t: float, chunks: str,
     assert got.settings[0].knobs["threshold"] == t
 
 
-def test_a_wide_axis_is_interpolated_in_its_logarithm_and_a_narrow_one_linearly() -> None:
+def test_counts_on_a_wide_axis_are_interpolated_in_its_logarithm_and_on_a_narrow_one_linearly() -> None:
     middle = select(WHOLE, "alpha", {"threshold": [math.sqrt(1e-4 * 1e-3)]}, 64)
     ends = select(WHOLE, "alpha", {"threshold": [1e-4, 1e-3]}, 64)
-    np.testing.assert_allclose(middle.accuracy[0], ends.accuracy.mean(axis=0))
+    np.testing.assert_allclose(middle.counters[0], ends.counters.mean(axis=0), rtol=1e-6)
     middle = select(WHOLE, "beta", {"keep": [0.75]}, 64)
     ends = select(WHOLE, "beta", {"keep": [0.5, 1.0]}, 64)
-    np.testing.assert_allclose(middle.accuracy[0], ends.accuracy.mean(axis=0))
     np.testing.assert_allclose(middle.counters[0], ends.counters.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(middle.histograms[0], ends.histograms.mean(axis=0), rtol=1e-5)
+
+
+def power_law(exponent: float = 1.5, scale: float = 1.0, windows: int = 5) -> Profile:
+    """One algorithm whose loss is a power of its knob, with perplexities and windows that belong to the loss."""
+    rows = [Setting("power", {"keep": 0.1 * 2.0**i}, Form((8,), 8, 8)) for i in range(4)]
+    given_ = fields(rows=rows, windows=windows)
+    loss = np.array([scale * (0.1 / s.knobs["keep"]) ** exponent for s in rows])[:, None]  # type: ignore[operator]
+    given_["accuracy"][:, :, NLL] = loss
+    given_["accuracy"][:, :, ACCURACY_COLUMN["perplexity"]] = 17.0 * np.exp(loss)
+    given_["accuracy"][:, :, ACCURACY_COLUMN["perplexity_increase"]] = 17.0 * np.expm1(loss)
+    spread = np.linspace(-1, 1, windows)
+    given_["window_nll"] = np.repeat((loss * (1 + 0.1 * spread))[:, None, :], 2, axis=1)
+    return build_profile(**{**given_, "defaults": {}})
+
+
+@given(st.floats(0.11, 0.79), st.floats(0.5, 1.5), st.floats(0.5, 3.0))
+def test_a_loss_that_is_a_power_of_the_knob_is_interpolated_exactly(
+    keep: float, exponent: float, scale: float
+) -> None:
+    got = select(power_law(exponent, scale), "power", {"keep": [keep]}, 64)
+    truth = scale * (0.1 / keep) ** exponent
+    # asinh bends away from the logarithm by (LOSS_FLOOR / loss)^2 where the loss is smallest.
+    bend = (LOSS_FLOOR / (scale * 8.0**-exponent)) ** 2
+    assert got.metric("nll_increase")[0] == pytest.approx(truth, rel=1e-6 + 2 * bend)
+
+
+@given(st.floats(0.11, 0.79))
+def test_what_belongs_to_a_loss_is_interpolated_with_it(keep: float) -> None:
+    got = select(power_law(), "power", {"keep": [keep]}, 64)
+    loss = got.metric("nll_increase")[0]
+    assert got.window_nll[0].mean() == pytest.approx(loss)
+    assert got.metric("perplexity")[0] == pytest.approx(17.0 * np.exp(loss))
+    assert got.metric("perplexity_increase")[0] == pytest.approx(17.0 * np.expm1(loss))
+
+
+@given(st.lists(st.floats(-0.002, 0.5), min_size=4, max_size=4), st.floats(0.1, 0.9), st.floats(0.3, 3.7))
+def test_losses_of_two_knobs_blend_within_the_cell_whatever_their_signs(
+    losses: list[float], a: float, b: float
+) -> None:
+    rows = [
+        Setting("grid", {"a": x, "b": y}, Form((8,), 8, 8)) for x, y in itertools.product((0, 1), (0.0, 4.0))
+    ]
+    given_ = fields(rows=rows)
+    given_["accuracy"][:, :, NLL] = np.array(losses)[:, None]
+    grid = build_profile(**{**given_, "defaults": {}})
+    plan = resolve(grid, "grid", {"a": [a], "b": [b]}, 64)
+    weights = plan.sources[0].loss_weights
+    assert min(weights) >= 0
+    assert sum(weights) == pytest.approx(1)
+    got = take(plan).metric("nll_increase")[0]
+    assert min(losses) <= got <= max(losses)
+    # Bilinear on the scale that losses are straight on.
+    f = [math.asinh(x / (2 * LOSS_FLOOR)) for x in losses]
+    on_scale = (1 - a) * ((1 - b / 4) * f[0] + b / 4 * f[1]) + a * ((1 - b / 4) * f[2] + b / 4 * f[3])
+    assert got == pytest.approx(2 * LOSS_FLOOR * math.sinh(on_scale), rel=1e-6, abs=1e-9)
 
 
 def test_interpolation_is_continuous_at_measured_values() -> None:
@@ -88,10 +144,11 @@ def test_two_knobs_interpolate_bilinearly() -> None:
     given_ = fields(rows=rows)
     plane = np.array([3.0 + 2.0 * float(s.knobs["a"]) + 0.5 * float(s.knobs["b"]) for s in rows])
     given_["accuracy"][:, :, NLL] = plane[:, None]
+    given_["counters"][...] = plane[:, None, None, None, None]
     grid = build_profile(**{**given_, "defaults": {}})
     got = select(grid, "grid", {"a": [0.25, 1.5], "b": [0.0, 1.0, 3.0]}, 64)
     expected = [3.0 + 2.0 * a + 0.5 * b for a in (0.25, 1.5) for b in (0.0, 1.0, 3.0)]
-    np.testing.assert_allclose(got.metric("nll_increase"), expected)
+    np.testing.assert_allclose(got.counter("group.v_rows")[:, 0, 0], expected)
     assert got.settings[0].knobs == {"a": 0.25, "b": 0.0}
 
 
@@ -105,12 +162,27 @@ def test_two_knobs_interpolate_bilinearly() -> None:
             "alpha",
             {"threshold": [0.1]},
             64,
-            "alpha.threshold: 0.1 was not measured; measured from 0.0001 to 0.01",
+            "alpha.threshold: 0.1 was not measured at context 64; measured from 0.0001 to 0.01",
         ),
-        ("alpha", {"threshold": [1e-5]}, 64, "dse profile run --algorithm alpha --set threshold=1e-05"),
-        ("alpha", {"chunks": ["4+4+4"]}, 64, "alpha.chunks: '4+4+4' was not measured; measured: '12', '6+6'"),
+        (
+            "alpha",
+            {"threshold": [1e-5]},
+            64,
+            "dse profile run --algorithm alpha --set threshold=1e-05 --context 64",
+        ),
+        (
+            "alpha",
+            {"chunks": ["4+4+4"]},
+            64,
+            "alpha.chunks: '4+4+4' was not measured at context 64; measured: '12', '6+6'",
+        ),
         ("alpha", {"threshold": ["small"]}, 64, "alpha.threshold: 'small' was not measured"),
-        ("alpha", {"chunks": [12]}, 64, "alpha.chunks: 12 was not measured; measured: '12', '6+6'"),
+        (
+            "alpha",
+            {"chunks": [12]},
+            64,
+            "alpha.chunks: 12 was not measured at context 64; measured: '12', '6+6'",
+        ),
         ("dense", {"k_bits": [6]}, 64, "store or order things differently"),
     ],
 )
@@ -135,9 +207,8 @@ def test_a_hole_in_the_grid_is_named_with_its_command_or_skipped() -> None:
         BadInput, match=r"threshold = 0.001, chunks = '6\+6', flag = False was not measured toge"
     ) as e:
         select(partial, "alpha", knobs, 64)
-    assert "dse profile run --algorithm alpha --set threshold=0.001 --set chunks=6+6 --set flag=false" in str(
-        e.value
-    )
+    command = "--algorithm alpha --set threshold=0.001 --set chunks=6+6 --set flag=false --context 64"
+    assert f"dse profile run {command}" in str(e.value)
     got = select(partial, "alpha", knobs, 64, skip_unmeasured=True)
     assert (len(got.settings), got.skipped) == (3, 1)
     # Between the neighbours that exist the hole's own line still interpolates.
@@ -175,13 +246,3 @@ def test_take_slices_a_resolution() -> None:
     parts = [take(plan, i, i + 3) for i in range(0, 10, 3)]
     for name in ("counters", "histograms", "accuracy", "window_nll", "status"):
         assert np.array_equal(np.concatenate([getattr(p, name) for p in parts]), getattr(whole, name))
-
-
-def test_leave_one_out_is_the_error_of_the_interior_values() -> None:
-    nll = WHOLE.accuracy[[i for i, s in enumerate(WHOLE.settings) if s.algorithm == "beta"], 0, NLL]
-    predicted = nll[0] + (nll[2] - nll[0]) * (0.5 - 0.25) / 0.75
-    assert leave_one_out(WHOLE, "beta", "keep", 64) == pytest.approx(abs(predicted - nll[1]))
-    assert math.isnan(leave_one_out(WHOLE, "alpha", "flag"))
-    assert leave_one_out(WHOLE, "alpha", "threshold") > 0
-    with pytest.raises(BadInput, match="did you mean 'keep'"):
-        leave_one_out(WHOLE, "beta", "keeep")

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import pytest
 from dse.errors import BadInput
 from dse.profiles import store
 from dse.profiles.profile import Profile, arrays_of, build_profile
-from dse.profiles.store import load_profile, merge_profiles, read_profile, shipped_profiles, write_profile
-from profiles.synthetic import fields, only, profile
+from dse.profiles.store import load_profile, read_profile, shipped_profiles, write_profile
+from profiles.synthetic import fields, profile
 
 
 def same(a: Profile, b: Profile) -> bool:
@@ -190,29 +189,3 @@ def test_unwritable_place(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(BadInput, match="cannot write"):
         write_profile(tmp_path / "file" / "p.npz", profile())
-
-
-def test_merge_puts_parts_together_again() -> None:
-    whole = profile()
-    a, b = only(whole, list(range(0, 11))), only(whole, list(range(8, len(whole.settings))))
-    merged = merge_profiles(a, b)
-    assert merged.settings == whole.settings
-    assert merged.checksum == whole.checksum
-    assert merge_profiles(whole, whole).checksum == whole.checksum
-
-
-def test_merge_refuses_what_does_not_compare() -> None:
-    whole = profile()
-    changed = fields()
-    changed["accuracy"][2, 0, 0] += 1
-    with pytest.raises(BadInput, match=r"measured twice with different results"):
-        merge_profiles(whole, build_profile(**changed))
-    other_text = replace(whole.provenance, text_sha256="2" * 64)
-    with pytest.raises(BadInput, match=r"provenance\.text_sha256"):
-        merge_profiles(whole, profile(provenance=other_text))
-    with pytest.raises(BadInput, match="mean_context"):
-        merge_profiles(whole, profile(mean_context=np.array([50.0, 100.0])))
-    with pytest.raises(BadInput, match="name: tiny and big"):
-        merge_profiles(whole, profile(name="big"))
-    with pytest.raises(BadInput, match=r"defaults\.beta: differ"):
-        merge_profiles(whole, profile(defaults={"beta": {"keep": 0.25}}))

@@ -1,0 +1,286 @@
+"""Which point a user means: a row of a run, or settings and a design given key by key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dse.errors import BadInput, nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dse.cost.statistics import Statistics
+    from dse.cost.workload import Workload
+    from dse.hardware.parameters import HardwareValue
+    from dse.profiles.lookup import Selection
+    from dse.profiles.schema import KnobValue
+    from dse.results import Run
+    from dse.space import Space
+
+SHORTEST = 3
+"""Fewest characters of a point's id that may stand for it."""
+
+PROFILE = ("smollm2-135m", 1024)
+"""Profile and context a preset is explained with."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point with all that its price needs.
+
+    Attributes:
+        knobs: every knob of the algorithm. design: every hardware parameter.
+        changed: whether ``--set`` took it off the row it came from.
+        run, row: where it is from; None where it was given key by key.
+    """
+
+    name: str
+    space: Space
+    algorithm: str
+    knobs: Mapping[str, KnobValue]
+    design: Mapping[str, HardwareValue]
+    workload: Workload
+    components: Mapping[str, float]
+    selection: Selection
+    changed: bool = False
+    run: Run | None = None
+    row: int | None = None
+
+    @property
+    def stats(self) -> Statistics:
+        """Statistics of the one setting, in the load classes sweeps price with."""
+        return statistics_of(self.space, self.selection)
+
+
+@dataclass
+class _Given:
+    """What ``--set`` gave, by section."""
+
+    algorithm: str = ""
+    knobs: dict[str, Any] = field(default_factory=dict)
+    hardware: dict[str, Any] = field(default_factory=dict)
+    workload: dict[str, Any] = field(default_factory=dict)
+    components: dict[str, Any] = field(default_factory=dict)
+
+
+def find_point(source: str, point: str, overrides: Sequence[str]) -> Point:
+    """The point `point` of a run, or the one that ``--set`` describes on a run, space or preset.
+
+    Args:
+        source: run directory, space (file or shipped name), or preset.
+        point: id (or its beginning), or row number from 1, of a run's front.csv; empty for none.
+        overrides: ``key=value``: ``algorithm``, ``ALGORITHM.knob``, ``hardware.parameter``, ``workload.key`` or
+            ``components.name``.
+
+    Raises:
+        BadInput: no such run, point or key.
+    """
+    from dse.results import INFO, SPACE, read_run
+    from dse.space import load_space
+
+    directory = Path(source)
+    if directory.is_dir():
+        if not (directory / SPACE).is_file() and not (directory / INFO).is_file():
+            raise BadInput(f"{source}: is not a run; `dse sweep` makes one under results/")
+        run = read_run(directory)
+        space = load_space(directory / SPACE)
+        if point:
+            return _of_row(run, space, _row(run, point), overrides)
+        if not overrides:
+            raise BadInput(
+                f"{source}: which point? give an id or a row number of front.csv (1 to {len(run.front)})"
+            )
+        return _of_settings(space, {}, _given(space, overrides))
+    space = _space(source)
+    if point:
+        raise BadInput(f"{source}: POINT {point!r} belongs to a run's directory; describe a point with --set")
+    return _of_settings(space, {}, _given(space, overrides))
+
+
+def statistics_of(space: Space, selection: Selection) -> Statistics:
+    """Statistics as sweeps price them."""
+    from dse.cost.statistics import statistics_from
+    from dse.search.sweep import CLASSES
+
+    return statistics_from(
+        selection, space.profile.shape, selection.mean_context, space.workload.grouped, CLASSES
+    )
+
+
+def workload_of(space: Space) -> Workload:
+    """The price's view of a space's workload."""
+    from dse.cost.workload import LARGEST, Workload
+
+    w = space.workload
+    batch: Any = w.batch
+    return Workload(
+        phase=w.phase,
+        context=w.context,
+        batch=LARGEST if batch == "max" else batch,
+        scope=getattr(w, "scope", "attention"),
+    )
+
+
+def _space(source: str) -> Space:
+    """A space by file or name, or a preset with the shipped profile."""
+    from dse.hardware.presets import preset_names
+    from dse.space import load_space, shipped_spaces
+
+    known = shipped_spaces()
+    if source in known or source.endswith(".toml") or "/" in source or Path(source).is_file():
+        return load_space(source)
+    if source in preset_names():
+        profile, context = PROFILE
+        table: dict[str, Any] = {
+            "schema": 1,
+            "name": source,
+            "workload": {"profile": profile, "context": context},
+            "hardware": {"base": source},
+        }
+        return load_space(table)
+    raise BadInput(
+        f"{source}: no such run directory, space or preset; {nearest(source, [*known, *preset_names()])}"
+    )
+
+
+def _row(run: Run, point: str) -> int:
+    """Position in the front of the row an id (or its beginning) or a row number names."""
+    ids = [str(value) for value in run.front["point"]]
+    found = [i for i, value in enumerate(ids) if value == point]
+    if not found and len(point) >= SHORTEST:
+        found = [i for i, value in enumerate(ids) if value.startswith(point)]
+    if len(found) > 1:
+        raise BadInput(f"{run.directory}: {point!r} begins the ids of {len(found)} points; give more of it")
+    if found:
+        return found[0]
+    if point.isdigit() and 1 <= int(point) <= len(ids):
+        return int(point) - 1
+    raise BadInput(
+        f"{run.directory}: no point {point!r}; {nearest(point, ids) if not point.isdigit() else ''}"
+        f"{'' if not point.isdigit() else f'rows go from 1 to {len(ids)}'}"
+    )
+
+
+def _given(space: Space, overrides: Sequence[str]) -> _Given:
+    """Overrides by section, keys checked."""
+    from dataclasses import fields
+
+    from dse.hardware.components import COMPONENTS
+    from dse.hardware.parameters import PARAMETERS, check_value
+    from dse.space.source import parse_override
+
+    known = space.profile.algorithms
+    given = _Given()
+    settable = [f.name for f in fields(space.workload) if f.name not in ("profile", "profile_sha256")]
+    for text in overrides:
+        path, value = parse_override(text)
+        if path[0] == "algorithms" and len(path) > 1:
+            path = path[1:]
+        head = path[0]
+        if path == ("algorithm",):
+            if value not in known:
+                raise BadInput(f"--set {text}: no algorithm {value!r}; {nearest(str(value), known)}")
+            given.algorithm = value
+        elif head == "hardware" and len(path) == 2:
+            if path[1] not in PARAMETERS:
+                raise BadInput(f"--set {text}: no such parameter; {nearest(path[1], PARAMETERS)}")
+            given.hardware[path[1]] = check_value("--set", path[1], value)
+        elif head == "workload" and len(path) == 2:
+            if path[1] not in settable:
+                raise BadInput(f"--set {text}: no such key; {nearest(path[1], settable)}")
+            given.workload[path[1]] = value
+        elif head == "components" and len(path) == 2:
+            if path[1] not in COMPONENTS:
+                raise BadInput(f"--set {text}: no such constant; {nearest(path[1], COMPONENTS)}")
+            given.components[path[1]] = value
+        elif head in known and len(path) == 2:
+            knobs = space.profile.knobs(head)
+            if path[1] not in knobs:
+                raise BadInput(f"--set {text}: no such knob; {nearest(path[1], knobs)}")
+            texts = all(isinstance(v, str) for v in knobs[path[1]])
+            given.knobs[path[1]] = str(value) if texts else value
+            if given.algorithm not in ("", head):
+                raise BadInput(f"--set {text}: a point has one algorithm; found {given.algorithm} before")
+            given.algorithm = head
+        else:
+            sections = ("algorithm", "hardware", "workload", "components", *known)
+            raise BadInput(f"--set {text}: no such key; {nearest(head, sections)}")
+    return given
+
+
+def _of_settings(space: Space, knobs: Mapping[str, Any], given: _Given) -> Point:
+    """The baseline's design and the algorithm's default knobs, with what was given in their place."""
+    from dse.hardware.presets import load_preset
+    from dse.space.definition import DENSE
+
+    algorithm = given.algorithm or DENSE
+    if algorithm not in space.profile.algorithms:
+        raise BadInput(
+            f"--set algorithm={algorithm}: not measured; {nearest(algorithm, space.profile.algorithms)}"
+        )
+    design: dict[str, Any] = dict(space.baseline.hardware) or dict(load_preset(space.base))
+    return _point(space, algorithm, {**knobs, **given.knobs}, {**design, **given.hardware}, given)
+
+
+def _of_row(run: Run, space: Space, row: int, overrides: Sequence[str]) -> Point:
+    """The point of a row, with what was given in its place."""
+    from dse.hardware.parameters import PARAMETERS
+
+    given = _given(space, overrides)
+    values = run.front.iloc[row]
+    algorithm = str(values["algorithm"])
+    if given.algorithm not in ("", algorithm):
+        raise BadInput(f"--set: the point is of {algorithm}, not {given.algorithm}; leave POINT out")
+    knobs = {knob: _plain(values[f"{algorithm}.{knob}"]) for knob in space.algorithms[algorithm].knobs}
+    design = {name: _plain(values[f"hardware.{name}"]) for name in PARAMETERS if f"hardware.{name}" in values}
+    found = _point(space, algorithm, {**knobs, **given.knobs}, {**design, **given.hardware}, given)
+    return replace(found, name=str(values["point"]), changed=bool(overrides), run=run, row=row)
+
+
+def _point(
+    space: Space, algorithm: str, knobs: Mapping[str, Any], design: Mapping[str, Any], given: _Given
+) -> Point:
+    from dse.hardware.parameters import check_design
+    from dse.profiles.lookup import select
+
+    space = replace(space, workload=replace(space.workload, **given.workload))
+    selection = select(space.profile, algorithm, {k: [v] for k, v in knobs.items()}, space.workload.context)
+    return Point(
+        name="",
+        space=space,
+        algorithm=algorithm,
+        knobs=selection.settings[0].knobs,
+        design=check_design("design", design),
+        workload=workload_of(space),
+        components={**space.components, **given.components},
+        selection=selection,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A table's cell as a Python value."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def front_statistics(
+    run: Run, space: Space, rows: Sequence[int]
+) -> dict[str, tuple[np.ndarray[Any, Any], Statistics]]:
+    """Algorithm -> (which of `rows`, their statistics), for rows of a run's front."""
+    import numpy as np
+
+    from dse.profiles.lookup import Resolution, Source, resolve, take
+
+    found = {}
+    table = run.front.iloc[list(rows)]
+    for algorithm, part in table.assign(_at=range(len(table))).groupby("algorithm", sort=False):
+        name = str(algorithm)
+        sources: list[Source] = []
+        for _, values in part.iterrows():
+            knobs = {knob: [_plain(values[f"{name}.{knob}"])] for knob in space.algorithms[name].knobs}
+            sources += resolve(space.profile, name, knobs, space.workload.context, defaults={}).sources
+        resolution = Resolution(space.profile, name, space.workload.context, tuple(sources), 0)
+        found[name] = (np.asarray(part["_at"]), statistics_of(space, take(resolution)))
+    return found

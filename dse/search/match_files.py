@@ -1,0 +1,203 @@
+"""What a comparison at equal accuracy leaves behind: a table, a JSON object, the settings, in one folder."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dse.errors import BadInput
+from dse.results import write_text
+from dse.search.match import FIGURES, Judged, Match, Pick
+from dse.search.report import versions
+from dse.space.definition import Space
+
+TABLE, INFO, SETTINGS, SPACE = "match.csv", "match.json", "settings.toml", "space.toml"
+
+MATCH_SCHEMA = 1
+
+Draw = Callable[[Path], None]
+"""Adds charts to the folder."""
+
+
+def settings_toml(space: Space, picks: Iterable[Pick], chosen_on: str) -> str:
+    """The chosen settings as a grid that `dse profile run --grid` measures, each once, the baseline's first.
+
+    `chosen_on` is the profile's name.
+    """
+    import tomli_w
+
+    tables: list[dict[str, Any]] = []
+    if space.baseline.processor is None:
+        tables.append({"algorithm": space.baseline.algorithm, **space.baseline.knobs})
+    tables += [{"algorithm": pick.algorithm, **pick.knobs} for pick in picks]
+    unique = {json.dumps(_floats(table), sort_keys=True): table for table in tables}
+    head = (
+        f"# Chosen on profile {chosen_on}, context {space.workload.context}, by dse match: the fastest setting "
+        "of each\n# algorithm within each accuracy budget, and the baseline. Measure them on other text:\n"
+        "# dse profile run --grid THIS-FILE --part confirmation\n"
+    )
+    return head + tomli_w.dumps({"grid": list(unique.values())})
+
+
+def _floats(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: float(v) if isinstance(v, int) and not isinstance(v, bool) else v for k, v in table.items()}
+
+
+def record(row: Judged) -> dict[str, Any]:
+    """One row as plain values under the names of ``front.csv`` (knobs and hardware apart)."""
+    pick = row.pick
+    ends = ("", "_low", "_high")
+    return {
+        "budget": pick.budget,
+        "algorithm": pick.algorithm,
+        "oracle": pick.oracle,
+        "within_budget": row.kept,
+        "same_loss": row.letters,
+        "gain_over_dense": row.gain,
+        **{f"nll_increase{end}": value for end, value in zip(ends, row.loss, strict=True)},
+        **{f"selection_nll_increase{end}": value for end, value in zip(ends, pick.loss, strict=True)},
+        **{name: row.figures[name] for name in FIGURES},
+        "bound": row.bound,
+        "point": pick.point,
+    }
+
+
+def table(match: Match) -> str:
+    """All rows as CSV: figures first, then dotted knobs and hardware, empty where they do not apply."""
+    import pandas as pd
+
+    rows = []
+    for row in match.rows:
+        knobs = {f"{row.pick.algorithm}.{k}": v for k, v in row.pick.knobs.items()}
+        hardware = {f"hardware.{k}": v for k, v in row.pick.design.items()}
+        rows.append((record(row), knobs, hardware))
+    columns = [*dict.fromkeys(c for part in range(3) for r in rows for c in r[part])]
+    frame = pd.DataFrame(
+        [{**figures, **knobs, **hardware} for figures, knobs, hardware in rows], columns=columns, dtype=object
+    )
+    text: str = frame.to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def info(match: Match, command: str) -> dict[str, Any]:
+    """The object of ``match.json``: rows, pairs, what no setting reaches, and where it all comes from."""
+    found = match.search.info
+    plain: dict[str, Any] = _plain({
+        "schema": MATCH_SCHEMA,
+        "space": match.space.name,
+        "space_digest": found["space_digest"],
+        "grouped": match.space.workload.grouped,
+        "context": match.space.workload.context,
+        "batch": match.space.workload.batch,
+        "budgets": match.budgets,
+        "profile": found["profile"],
+        "confirmation": {
+            "name": match.confirmation.name,
+            "checksum": match.confirmation.checksum,
+            "text": match.confirmation.provenance.text,
+            "windows": match.confirmation.window_counts[
+                match.confirmation.context_index(match.space.workload.context)
+            ],
+        },
+        "baseline": found["baseline"],
+        "rows": [
+            {**record(r), "alike": r.alike, "knobs": dict(r.pick.knobs), "hardware": dict(r.pick.design)}
+            for r in match.rows
+        ],
+        "not_reached": [{"budget": budget, "algorithm": name} for budget, name in match.absent],
+        "pairs": [
+            {
+                "budget": p.budget,
+                "first": p.first,
+                "second": p.second,
+                "nll_difference": p.difference.mean,
+                "nll_difference_low": p.difference.low,
+                "nll_difference_high": p.difference.high,
+                "distinct": p.difference.distinct,
+            }
+            for p in match.pairs
+        ],
+        "points": found["points"],
+        "versions": versions(),
+        "command": command,
+    })  # fmt: skip
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def check_folder(directory: Path, digest: str) -> None:
+    """Raise BadInput where something else than a match of the same space lies; creates nothing."""
+    choose = "nothing was overwritten, choose another folder with --output"
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise BadInput(f"{directory}: is not a directory; {choose}")
+    content = sorted(p.name for p in directory.iterdir())
+    if not content:
+        return
+    try:
+        there = json.loads((directory / INFO).read_text(encoding="utf-8"))["space_digest"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BadInput(
+            f"{directory}: holds {content[0]!r} and no comparison by dse match; {choose}"
+        ) from None
+    if there != digest:
+        raise BadInput(f"{directory}: holds the comparison of another space; {choose}")
+
+
+def write_match(directory: Path, match: Match, command: str, draw: Draw | None = None) -> None:
+    """Write the folder whole: it appears, or replaces an older comparison of the same space, by a rename.
+
+    Raises:
+        BadInput: as `check_folder`, or the place cannot be written.
+    """
+    about = info(match, command)
+    check_folder(directory, about["space_digest"])
+    part = None
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
+        part.chmod(0o755)
+        write_text(part / TABLE, table(match))
+        write_text(part / INFO, json.dumps(about, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        write_text(part / SPACE, match.space.to_toml())
+        chosen_on = match.search.info["profile"]["name"]
+        write_text(part / SETTINGS, settings_toml(match.space, (r.pick for r in match.rows), chosen_on))
+        if draw is not None:
+            draw(part)
+        _swap(part, directory)
+    except OSError as error:
+        raise BadInput(f"{directory}: cannot be written: {error.strerror}; choose another folder") from None
+    finally:
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _swap(new: Path, place: Path) -> None:
+    """Put `new` where `place` is; what was there is removed after the new one stands."""
+    if not place.exists():
+        os.replace(new, place)
+        return
+    old = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
+    os.replace(place, old)  # onto an empty folder
+    try:
+        os.replace(new, place)
+    except OSError:
+        os.replace(old, place)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
