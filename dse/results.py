@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from dse.errors import BadInput
+from dse.search.keep import clear
 from dse.space import Space, parse_resolved
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ def write_run(directory: Path, result: Result) -> Run:
         )
     except OSError as error:
         raise BadInput(f"{directory}: cannot write: {error.strerror}; choose another directory") from None
+    clear(directory)
     return read_run(directory)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dse.algorithms.a3 import A3
+from dse.algorithms.adore import Adore
 from dse.algorithms.contract import Algorithm
 from dse.algorithms.dense import Dense
 from dse.algorithms.mnnfast import MnnFast
@@ -25,6 +26,7 @@ BUILT_IN: tuple[type[Algorithm], ...] = (
     TokenPicker,
     SpAtten,
     TopTheta,
+    Adore,
     A3,
     MnnFast,
     Quest,

@@ -204,8 +204,9 @@ class Gru(Controller):
     def work(self, position: int) -> dict[str, float]:
         """One cell and one key for the new token, one product and four scalar operations for every token.
 
-        The nonlinearities of the cell are an exponential and a division each. All keys are read, one is
-        written, with the token id that rebuilding will need.
+        The nonlinearities of the cell are an exponential and a division each. The weights and all keys are
+        read (a batch that shares the weights is overcharged), one key is written, with the token id that
+        rebuilding will need.
         """
         weights, count = self.weights, position + 1
         row = (weights.keys + 1) * VALUE_BYTES
@@ -214,7 +215,7 @@ class Gru(Controller):
             "scalar_ops": 4.0 * count + 12.0 * weights.state,
             "exponentials": 3.0 * weights.state,
             "divisions": 3.0 * weights.state,
-            "meta_read_bytes": float(count * row),
+            "meta_read_bytes": float(count * row + weights.size * VALUE_BYTES),
             "meta_write_bytes": float(row + ID_BYTES),
         }
 

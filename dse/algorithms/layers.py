@@ -11,7 +11,7 @@ import re
 import tomllib
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Final, Self
+from typing import ClassVar, Final
 
 from dse.algorithms.contract import Algorithm, Attended, Call, Knob
 from dse.errors import BadInput, nearest
@@ -19,6 +19,9 @@ from dse.errors import BadInput, nearest
 LAYERS: Final = Knob("layers", "", "knobs of single layers, such as '0: threshold=1e-5; 1-3: threshold=1e-4'")
 
 ENTRY: Final = re.compile(r"\s*(\d+)(\s*-\s*(\d*))?\s*:(.+)", re.DOTALL)
+
+LAST: Final = 1_000_000
+"""Stands for the last layer, whichever it is."""
 
 
 class Layered(Algorithm):
@@ -29,20 +32,24 @@ class Layered(Algorithm):
     def __init__(self, knobs: Mapping[str, object] | None = None, where: str = "") -> None:
         super().__init__(knobs, where)
         where = f"{where or self.name}.layers"
-        self.exceptions: list[tuple[range, Self]] = []
+        self.exceptions: list[tuple[range, Layered]] = []
         for part in filter(str.strip, self.text("layers").split(";")):
             span, changed = self._parse(part, where)
-            if any(set(span) & set(other) for other, _ in self.exceptions):
+            if any(span.start < other.stop and other.start < span.stop for other, _ in self.exceptions):
                 raise BadInput(f"{where}: {part.strip()!r} names a layer that an earlier part names")
             variant = type(self)({**self.settings, "layers": "", **changed}, where)
             if variant.form() != self.form():
-                raise BadInput(f"{where}: {part.strip()!r}: operand widths and order must be those of all layers")
+                raise BadInput(
+                    f"{where}: {part.strip()!r}: operand widths and order must be those of all layers"
+                )
             self.exceptions.append((span, variant))
 
     def _parse(self, part: str, where: str) -> tuple[range, dict[str, object]]:
         match = ENTRY.fullmatch(part)
         if match is None:
-            raise BadInput(f"{where}: {part.strip()!r} is no 'LAYER: knob=value, ...', such as '0-1: {self.layered[0]}=...'")
+            raise BadInput(
+                f"{where}: {part.strip()!r} is no 'LAYER: knob=value, ...', such as '0-1: {self.layered[0]}=...'"
+            )
         first, dashed, last, assignments = match.groups()
         stop = int(first) if dashed is None else int(last) if last else LAST
         if stop < int(first):
@@ -60,7 +67,7 @@ class Layered(Algorithm):
                 changed[name] = value
         return range(int(first), stop + 1), changed
 
-    def variant(self, layer: int) -> Self:
+    def variant(self, layer: int) -> Layered:
         """This algorithm with the knobs of `layer`."""
         for span, variant in self.exceptions:
             if layer in span:
@@ -77,7 +84,3 @@ class Layered(Algorithm):
     @abstractmethod
     def attend_layer(self, call: Call) -> Attended:
         """`attend` of a layer whose knobs are this instance's."""
-
-
-LAST: Final = 1_000_000
-"""Stands for the last layer, whichever it is."""

@@ -9,6 +9,7 @@ import numpy as np
 from dse.algorithms.contract import Algorithm, BoolArray, Call, FloatArray, Knob
 from dse.algorithms.quantize import FLOAT_BITS, rounded, to_integers
 from dse.errors import BadInput
+from dse.profiles.schema import Form
 
 WIDTHS: tuple[Knob, ...] = (
     Knob("k_bits", 12, "width of stored keys; 32 means float32", 2, 32),
@@ -16,6 +17,12 @@ WIDTHS: tuple[Knob, ...] = (
     Knob("q_bits", 12, "width of queries on chip; 32 means float32", 4, 32),
 )
 """Operand widths, one static scale per head."""
+
+
+def plain_form(algorithm: Algorithm, v_after: str = "none") -> Form:
+    """Keys in one piece, everything at the widths of the knobs `WIDTHS`."""
+    k_bits, v_bits, q_bits = (algorithm.integer(knob.name) for knob in WIDTHS)
+    return Form((k_bits,), v_bits, q_bits, v_after=v_after)
 
 
 def _scale(table: Mapping[int, FloatArray], bits: int, where: str) -> FloatArray:

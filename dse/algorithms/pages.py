@@ -28,6 +28,7 @@ from dse.algorithms.operands import (
     operands,
     pair_count,
     per_head,
+    plain_form,
     row_count,
     softmax_over,
     weigh,
@@ -80,11 +81,7 @@ class Quest(Layered):
             )
 
     def form(self) -> Form:
-        return Form(
-            k_chunk_bits=(self.integer("k_bits"),),
-            v_bits=self.integer("v_bits"),
-            q_bits=self.integer("q_bits"),
-        )
+        return plain_form(self)
 
     def attend_layer(self, call: Call) -> Attended:
         q, k, v = operands(self, call)

@@ -24,6 +24,7 @@ from dse.algorithms.operands import (
     operands,
     pair_count,
     per_head,
+    plain_form,
     row_count,
     softmax_over,
     weigh,
@@ -35,12 +36,7 @@ class _Oracle(Layered):
     """All keys are fetched; the kept values follow from the finished row."""
 
     def form(self) -> Form:
-        return Form(
-            k_chunk_bits=(self.integer("k_bits"),),
-            v_bits=self.integer("v_bits"),
-            q_bits=self.integer("q_bits"),
-            v_after="row",
-        )
+        return plain_form(self, v_after="row")
 
     def attend_layer(self, call: Call) -> Attended:
         q, k, v = operands(self, call)
@@ -119,11 +115,7 @@ class SlidingWindow(Layered):
     layered = ("recent", "sinks")
 
     def form(self) -> Form:
-        return Form(
-            k_chunk_bits=(self.integer("k_bits"),),
-            v_bits=self.integer("v_bits"),
-            q_bits=self.integer("q_bits"),
-        )
+        return plain_form(self)
 
     def attend_layer(self, call: Call) -> Attended:
         q, k, v = operands(self, call)

@@ -35,6 +35,7 @@ from dse.algorithms.operands import (
     operands,
     pair_count,
     per_head,
+    plain_form,
     row_count,
     weigh,
 )
@@ -103,7 +104,9 @@ class TopTheta(Layered):
     ) -> None:
         super().__init__(knobs, where)
         where = where or self.name
-        self.thresholds = thresholds
+        self.thresholds: Thresholds | None = None
+        if thresholds is not None:
+            self.prepare(thresholds)
         sdc, post = self.text("sdc"), self.text("placement") == "post"
         if post and sdc != "none":
             raise BadInput(f"{where}.sdc: {sdc!r} needs placement = 'pre'; probabilities lack no denominator")
@@ -125,17 +128,11 @@ class TopTheta(Layered):
 
     def aims(self, layers: int) -> tuple[int, ...]:
         """Entries per row that the thresholds of every layer aim at."""
-        return tuple(
-            self.variant(layer).integer("k0" if layer < SPARED_LAYERS else "k") for layer in range(layers)
-        )
+        each = [self.variant(layer) for layer in range(layers)]
+        return tuple(targets(a.integer("k"), a.integer("k0"), layers)[i] for i, a in enumerate(each))
 
     def form(self) -> Form:
-        return Form(
-            k_chunk_bits=(self.integer("k_bits"),),
-            v_bits=self.integer("v_bits"),
-            q_bits=self.integer("q_bits"),
-            v_after="row" if self.text("placement") == "post" else "token",
-        )
+        return plain_form(self, v_after="row" if self.text("placement") == "post" else "token")
 
     def calibrated(self, call: Call) -> Thresholds:
         """The thresholds, if they fit this setting and call; `BadInput` names what is missing."""
@@ -147,7 +144,8 @@ class TopTheta(Layered):
                 f"{self.name}: no thresholds for {wanted}; calibrate them with "
                 "dse.measure.thresholds and hand them to prepare()"
             )
-        if found.placement != placement or found.k != targets(k, k0, call.layers):
+        aim = targets(k, k0, call.layers)[call.layer]
+        if found.placement != placement or len(found.k) != call.layers or found.k[call.layer] != aim:
             raise BadInput(
                 f"{self.name}: thresholds are calibrated for placement = {found.placement!r} and "
                 f"{len(found.k)} layers of k = {', '.join(str(x) for x in sorted(set(found.k)))}; wanted {wanted}"

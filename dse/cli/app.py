@@ -22,6 +22,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "explain": ("dse.cli.explain", "Say where the time, energy and area of one point go, and what binds it."),
     "plot": ("dse.cli.plot", "Draw the fronts of one or more runs (PNG, SVG, PDF)."),
     "profile": ("dse.cli.profile", "Run a language model and measure a profile."),
+    "validate": ("dse.cli.validate", "Recompute published numbers and show them beside ours."),
     "list": ("dse.cli.list", "List what there is: spaces, algorithms, hardware, profiles, components."),
     "match": ("dse.cli.match", "Compare algorithms at equal accuracy, on text nothing was chosen on."),
     "check": ("dse.cli.check", "Check a space and say how large it is, without running it."),

@@ -29,7 +29,17 @@ for _one in (show, train, merge):
 
 
 _model = click.option(
-    "--model", default=DEFAULT_MODEL, show_default=True, help="A known model or a GGUF file."
+    "--model",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    help="A known model, a GGUF file, or a Hugging Face directory.",
+)
+_backend = click.option(
+    "--backend",
+    type=click.Choice(["auto", "numpy", "transformers"]),
+    default="auto",
+    show_default=True,
+    help="What runs the model; transformers needs the `torch` extra and knows every architecture.",
 )
 _text = click.option(
     "--text",
@@ -68,6 +78,7 @@ def _settings(grid: str | None, algorithm: str | None, knobs: tuple[str, ...]) -
 
 @command.command()
 @_model
+@_backend
 @click.option("--name", help="Name of the profile.  [default: the model's]")
 @click.option(
     "--grid",
@@ -110,11 +121,12 @@ def _settings(grid: str | None, algorithm: str | None, knobs: tuple[str, ...]) -
 )
 @click.option("--pack-only", is_flag=True, help="Measure nothing; pack the shards that are there.")
 @_seed
-@common("jobs", "json", "quiet", "debug")
+@common("plugin", "jobs", "json", "quiet", "debug")
 @click.pass_obj
 def run(
     environment: Environment,
     model: str,
+    backend: str,
     name: str | None,
     grid: str | None,
     algorithm: str | None,
@@ -152,6 +164,7 @@ def run(
         output=output,
         phase=phase,
         text=text,
+        backend=backend,
         given={} if controller is None else {"controller": controller},
         command="dse " + " ".join(_portable(argument) for argument in sys.argv[1:]),
     )
@@ -195,6 +208,7 @@ def _portable(argument: str) -> str:
 
 @command.command()
 @_model
+@_backend
 @click.option("--context", type=click.IntRange(64, 8192), default=1024, show_default=True)
 @click.option("--windows", type=click.IntRange(1, 64), default=4, show_default=True)
 @_text
@@ -203,7 +217,14 @@ def _portable(argument: str) -> str:
 @common("json", "quiet", "debug")
 @click.pass_obj
 def calibrate(
-    environment: Environment, model: str, context: int, windows: int, text: str, output: Path, seed: int
+    environment: Environment,
+    model: str,
+    backend: str,
+    context: int,
+    windows: int,
+    text: str,
+    output: Path,
+    seed: int,
 ) -> None:
     """Fit static quantisation scales to the calibration part of a text."""
     _need_lm()
@@ -211,10 +232,10 @@ def calibrate(
     from dse.measure.calibrate import save_scales
     from dse.measure.material import windows as draw
     from dse.measure.overlap import PASSAGES, joined
-    from dse.models.load import load_decoder
+    from dse.models.load import load_model
     from dse.models.text import find_text
 
-    loaded = load_decoder(model)
+    loaded = load_model(model, backend)
     chosen = draw(find_text(text).tokens(loaded.tokenizer), "calibration", context, windows, seed)
     save_scales(output, {**fit(loaded, chosen), PASSAGES: joined(w.tokens for w in chosen)})
     if environment.json:

@@ -10,7 +10,7 @@ import click
 
 from dse.cli.environment import Environment
 from dse.cli.options import common
-from dse.errors import BadInput, nearest
+from dse.errors import BadInput
 
 if TYPE_CHECKING:
     from dse.results import Run
@@ -22,6 +22,11 @@ ROWS = 20
 
 @click.command(name="sweep")
 @click.argument("space", default="quickstart")
+@click.option(
+    "--every-point",
+    is_flag=True,
+    help="Evaluate also the points that provably cannot be on the front. The front is the same.",
+)
 @common("output", "set", "jobs", "engine", "seed", "fresh", "json", "quiet", "debug")
 @click.pass_obj
 def command(
@@ -33,24 +38,31 @@ def command(
     engine: str,
     seed: int,
     fresh: bool,
+    every_point: bool,
 ) -> None:
     """Evaluate a whole space, keep its front, and say what it found.
 
     SPACE is a TOML file or the name of a shipped space (`dse list spaces`).  [default: quickstart]
 
-    A complete run of the same space is shown again instead of computed again. --seed is recorded; a sweep draws
-    no random numbers.
+    A complete run of the same space is shown again instead of computed again, and a sweep that was stopped goes
+    on where it was. --engine dask starts a local cluster, --engine dask:ADDRESS uses a running scheduler.
+    --seed is recorded; a sweep draws no random numbers.
     """
     from dse.results import check_directory, default_output, existing_run, write_run
-    from dse.search.sweep import ENGINES, sweep
+    from dse.search.engine import check_engine
+    from dse.search.keep import clear
+    from dse.search.sweep import sweep
     from dse.space import load_space
 
-    if engine not in ENGINES:
-        raise BadInput(f"dse sweep: --engine: no engine {engine!r}; {nearest(engine, ENGINES)}")
+    try:
+        check_engine(engine, jobs)
+    except BadInput as error:
+        raise BadInput(f"dse sweep: --{error}") from None
     chosen = load_space(space, overrides)
     directory = output or default_output(chosen)
     if fresh:
         check_directory(directory, chosen)
+        clear(directory)
     run = None if fresh else existing_run(directory, chosen)
     if run is not None:
         environment.remark(f"{directory}: this run is complete, shown again (--fresh computes it again)")
@@ -63,6 +75,8 @@ def command(
                 seed=seed,
                 progress=progress,
                 command=_spelt(space, overrides, seed),
+                skip=not every_point,
+                keep=directory,
             )
         run = write_run(directory, result)
     if not (directory / "front.png").is_file() or fresh:
@@ -101,9 +115,11 @@ def show(environment: Environment, space: Space, run: Run) -> None:
     print_front(environment, in_order(run.front), rows=ROWS)
     environment.print()
     rate = info["points_per_second"] or 0.0
+    excluded = f", {info['excluded']:,} more excluded by proof" if info["excluded"] else ""
     environment.print(
-        f"{info['evaluated']:,} points in {info['seconds']:.1f} s ({_rounded(rate)} points/s): {info['front']:,} on "
-        f"the front, {info['infeasible']:,} outside the constraints. All of it is in {run.directory}."
+        f"{info['evaluated']:,} points in {info['seconds']:.1f} s ({_rounded(rate)} points/s){excluded}: "
+        f"{info['front']:,} on the front, {info['infeasible']:,} outside the constraints. All of it is in "
+        f"{run.directory}."
     )
     for knob, error in info.get("interpolation_error", {}).items():
         known = "unknown (too few measured values)" if error is None else f"{error:.2g} nats per token"

@@ -16,6 +16,12 @@ DEFAULT_MODEL = "smollm2-135m"
 @click.option(
     "--model", default=DEFAULT_MODEL, show_default=True, help="A known model or the path of one's own."
 )
+@click.option(
+    "--backend", type=click.Choice(["auto", "numpy", "transformers"]), default="auto", show_default=True
+)
+@click.option(
+    "--text", default="prose", show_default=True, help="prose, technical, code, or a text file of one's own."
+)
 @click.option("--context", type=click.IntRange(128, 8192), default=1024, show_default=True)
 @click.option(
     "--windows", type=click.IntRange(2, 256), default=36, show_default=True, help="Windows of text."
@@ -35,6 +41,8 @@ DEFAULT_MODEL = "smollm2-135m"
 def train(
     environment: Environment,
     model: str,
+    backend: str,
+    text: str,
     context: int,
     windows: int,
     label: int,
@@ -48,20 +56,20 @@ def train(
     newest tokens.
     """
     from dse.measure.train import Recipe, save_controller, train_on_text
-    from dse.models.llama import Llama
-    from dse.models.text import books
+    from dse.models.load import load_model
+    from dse.models.text import find_text
 
-    loaded = Llama.load(model)
+    loaded = load_model(model, backend)
     held = Recipe.held if windows >= Recipe.held else windows
     recipe = Recipe(windows=windows, context=context, label=label, steps=steps, seed=seed, held=held)
     with environment.progress_bar("step") as bar:
-        weights, about = train_on_text(
+        weights, about, passages = train_on_text(
             loaded,
-            dict(books(loaded.tokenizer)),
+            find_text(text).tokens(loaded.tokenizer),
             recipe,
             lambda what, done, total: bar(done + windows * (what == "training"), total + windows),
         )
-    save_controller(output, weights, about)
+    save_controller(output, weights, about, passages)
     result = about["held_out"]
     if environment.json:
         environment.print_json({"controller": str(output), "weights": weights.size, "held_out": result})

@@ -40,12 +40,17 @@ class Ledger:
         self.positions = self.tiles = self.tile = np.ones(())
         self.population: FloatArray = np.asarray(stats.streams)
         if self.prefill:
-            own = stats.counters["rows_written"] * (stats.sharing / stats.shape.group)
+            own = stats.counters["rows_written"] * self.share
             self.positions = np.maximum(self._per_class(own), 1.0)
             self.tile = np.minimum(float(workload.query_tile), self.positions)
             self.tiles = np.ceil(self.positions / self.tile)
             # A tile ranges over what its last query sees.
             self.population = self.tiles * (stats.streams + (self.tile - 1.0) / 2.0 * stats.streams / stats.n)
+
+    @property
+    def share(self) -> float:
+        """Passes of a token over its counts: a count of each query head is one pass."""
+        return self.stats.sharing / self.stats.shape.group
 
     def _per_class(self, values: FloatArray) -> FloatArray:
         return np.ascontiguousarray(values.T).reshape(*values.T.shape, *self.ones)

@@ -107,7 +107,7 @@ def positions(ledger: Ledger, workload: Workload, batch: FloatArray) -> FloatArr
     if workload.scope == "attention":
         return np.asarray(batch * own)
     # A token is rebuilt in every layer and head; the mean over them is its number of passes.
-    return np.asarray(batch * (own + ledger.total("rows_rebuilt") / heads))
+    return np.asarray(batch * (own + ledger.total("rows_rebuilt") * ledger.share / heads))
 
 
 def rest(ledger: Ledger, machine: Machine, workload: Workload, batch: FloatArray, banks: Buffers) -> Rest:

@@ -23,10 +23,12 @@ everything a tile waits for counts once per tile.
 With H heads in flight the phases of different tasks overlap. No resource can be used more than fully, and H
 tasks at a time cannot pass faster than H in T, so a task follows another after a *period*
 
-    P = max(R, T / H),   R = the busiest resource's time over all phases,
+    P = max(R, T / H),   R = the busiest resource's time over all phases.
 
-and a step of N tasks takes the first in full and a period for every further one: ``sum(P) + mean(T - P)``.
-With H = 1 this is the plain sum; it never grows with H.
+A layer's queries come from the layer before it, so a layer's tasks (KV heads x batch) end before the next
+layer's begin: each layer takes its first task in full and a period for every further one. With N tasks in a
+layer a step takes ``sum(P) + sum(T - P) / N`` over all tasks. With H = 1 this is the plain sum; it never grows
+with H.
 """
 
 from __future__ import annotations
@@ -168,9 +170,9 @@ def schedule(ledger: Ledger, m: Machine, moved: Traffic, done: Work) -> Schedule
         },
         first={
             "memory": total(moved.key_s, moved.refetch_s, only(along, value_memory)),
-            "multipliers": total(done.score_s, only(1.0 - later, shared)),
+            "multipliers": total(done.score_s, done.row_s, only(1.0 - later, shared)),
             "value multipliers": only(1.0 - later, apart),
-            "exponents": only(1.0 - whole_row, done.exponent_s),
+            "exponents": only(1.0 - whole_row, done.exponent_s + done.row_s),
             "lane logic": done.lane_s,
             "scoreboard": done.scoreboard_s,
             "answers": waits,
@@ -189,7 +191,7 @@ def schedule(ledger: Ledger, m: Machine, moved: Traffic, done: Work) -> Schedule
             else ZERO,
             "last answers": levels
             + only(by_token, np.minimum(ledger.count("v_rows"), moved.rounds) * values * m.answer_s),
-            "exponents": only(whole_row, done.exponent_s),
+            "exponents of a row": only(whole_row, done.exponent_s + done.row_s),
             "selection": done.select_s,
             "row drain": drains * drain_s if drains.any() else ZERO,
         },
@@ -251,7 +253,13 @@ class Parts:
 
     @property
     def tasks(self) -> FloatArray:
-        return self.batch * float(self.ledger.stats.shape.layers * self.ledger.stats.shape.kv_heads)
+        """Tasks of a layer."""
+        return self.batch * float(self.ledger.stats.shape.kv_heads)
+
+    @property
+    def in_flight(self) -> FloatArray:
+        """Tasks that overlap: heads in flight, at most those of a layer."""
+        return np.asarray(np.minimum(self.machine["heads_in_flight"], self.tasks))
 
     @property
     def whole(self) -> bool:
@@ -369,8 +377,8 @@ def _energy(
 def latency(p: Parts) -> FloatArray:
     """Seconds of attention in one step.
 
-    The sum over classes of ``w ((1 - 1/N) max(R, T / H) + T / N)``: the first task, which is the mean task, in
-    full, and a period for every further one. Only a product, a maximum and a sum per class have the full shape,
+    The sum over classes of ``w ((1 - 1/N) max(R, T / H) + T / N)`` with N tasks in a layer: the first of them,
+    which is the mean task, in full, and a period for every further one. Only a product, a maximum and a sum per class have the full shape,
     and they are taken a cache-sized block at a time.
     """
     weights = p.ledger.weights * p.batch
@@ -414,7 +422,7 @@ def bound(p: Parts) -> FloatArray:
         seconds = np.asarray((busy * weights).sum(axis=0)) if np.any(busy) else ZERO
         code = np.where(seconds > best, float(BOUNDS.index(name)), code)
         best = np.maximum(best, seconds)
-    waiting = (p.schedule.alone_s() / p.machine["heads_in_flight"] * weights).sum(axis=0)
+    waiting = (p.schedule.alone_s() / p.in_flight * weights).sum(axis=0)
     code = np.where(waiting > best, float(BOUNDS.index("latency")), code)
     if p.whole:
         around = np.where(

@@ -100,7 +100,7 @@ def ladder(
         return float(((np.asarray(value) + np.zeros(weights.shape)) * weights * p.batch).sum())
 
     rungs = [Rung(name, whole(busy)) for name, busy in p.schedule.busy.items()]
-    rungs.append(Rung("latency", whole(p.schedule.alone_s() / p.machine["heads_in_flight"])))
+    rungs.append(Rung("latency", whole(p.schedule.alone_s() / p.in_flight)))
     if p.whole:
         rungs += [
             Rung("weights", float(np.ravel(p.rest.memory_s)[0])),

@@ -38,13 +38,16 @@ class Work:
     """Per KV head, [K, S, ...]: seconds each resource is busy.
 
     Attributes:
-        score_s, value_s: multipliers on q x k and on probability x v.
+        row_s: what every query row adds to each stage (`row_overhead_cycles`).
+        score_s, value_s: multipliers on q x k and on probability x v, the latter with `row_s`: a row leaves the
+            last stage (divides) before the next one enters, while other stages take it at once.
         prepare_s: multipliers on estimates, controllers and rebuilt tokens, before anything is fetched.
         exponent_s, lane_s, select_s, rank_s, importance_s, search_s, sort_s: the engines.
         scoreboard_s: Little's law over the tokens that may wait for a later chunk.
         slow_s: the link to slow memory.
     """
 
+    row_s: FloatArray
     score_s: FloatArray
     value_s: FloatArray
     prepare_s: FloatArray
@@ -122,7 +125,7 @@ def prepare_passes(ledger: Ledger, machine: Machine, total: bool = False) -> Flo
     if learned.any():
         passes = passes + learned * np.ceil(CONTROLLER_BITS / narrow) * np.ceil(CONTROLLER_BITS / wide)
     if rebuilt.any() and ledger.rebuilds:
-        position = shape.block_parameters / (shape.layers * shape.kv_heads)
+        position = shape.block_parameters / (shape.layers * shape.kv_heads) * ledger.share
         passes = passes + rebuilt * position * np.ceil(shape.weight_bits / narrow) * query_passes(
             ledger, machine
         )
@@ -169,16 +172,17 @@ def work(ledger: Ledger, machine: Machine) -> Work:
         if waiting.any()
         else ZERO
     )
-    # Every query row holds each stage a little longer than its products.
+    # Every query row passes each stage a little later than its last product, and holds the last one so long.
     rows = ledger.positions * ledger.stats.shape.group
     own_s = rows * (machine["row_overhead_cycles"] * cycle) if machine["row_overhead_cycles"].any() else ZERO
     steps = ledger.count("search_steps")
     fill = rows * machine.constants["search_fill_cycles"] * np.minimum(steps, 1.0) if steps.any() else ZERO
     return Work(
-        score_s=score_passes(ledger, machine) * (row_s / lanes) + own_s,
+        row_s=own_s,
+        score_s=score_passes(ledger, machine) * (row_s / lanes),
         value_s=value_passes(ledger, machine) * (row_s / value_lanes) + own_s,
         prepare_s=prepare_passes(ledger, machine) * (cycle / (lanes * machine["multipliers"])),
-        exponent_s=exponents * (cycle / machine["exponent_units"]) + own_s,
+        exponent_s=exponents * (cycle / machine["exponent_units"]),
         lane_s=lane_work * (cycle / lanes),
         select_s=select * (cycle / comparators) + select_passes * (PASS_OVERHEAD * cycle),
         rank_s=rank * (cycle / comparators) + rank_passes * (PASS_OVERHEAD * cycle),

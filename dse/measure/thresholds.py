@@ -25,8 +25,8 @@ from dse.algorithms.thresholds import (
     pooled_rests,
     pooled_thresholds,
     probabilities,
-    targets,
 )
+from dse.algorithms.top_theta import TopTheta
 from dse.errors import BadInput
 from dse.measure.material import Window, windows
 from dse.measure.npz import UNREADABLE
@@ -114,6 +114,7 @@ def _windows(algorithm: Algorithm, setup: Setup) -> list[Window]:
 
 def _recipe(algorithm: Algorithm, setup: Setup) -> str:
     """Everything the thresholds of `algorithm` follow from, as canonical JSON."""
+    assert isinstance(algorithm, TopTheta)
     chosen = _windows(algorithm, setup)
     digest = hashlib.sha256(np.stack([w.tokens[:-1] for w in chosen]).astype("<i8").tobytes())
     return json.dumps(
@@ -123,7 +124,7 @@ def _recipe(algorithm: Algorithm, setup: Setup) -> str:
             "text": digest.hexdigest(),
             "windows": [[w.book, w.start, len(w.tokens) - 1] for w in chosen],
             "placement": algorithm.text("placement"),
-            "k": targets(algorithm.integer("k"), algorithm.integer("k0"), setup.model.shape.layers),
+            "k": algorithm.aims(setup.model.shape.layers),
             "sigma": algorithm.number("sigma"),
             "rule": algorithm.text("rule"),
         },

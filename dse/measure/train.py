@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from importlib.resources import files
@@ -28,6 +28,7 @@ from dse.errors import BadInput
 from dse.measure.gru import AdamW, initial, loss_and_gradient, states
 from dse.measure.material import Window, windows
 from dse.measure.npz import UNREADABLE
+from dse.measure.overlap import PASSAGES, RUN, Prints, prints
 from dse.measure.tables import Setup
 from dse.measure.traces import mean_attention
 from dse.models.protocol import Model
@@ -180,11 +181,15 @@ def _arrays(weights: GruWeights) -> dict[str, FloatArray]:
     return {f.name: getattr(weights, f.name) for f in fields(weights)}
 
 
-def save_controller(path: Path, weights: GruWeights, about: dict[str, Any]) -> None:
-    """Write weights (16 bit) and their provenance, replacing the file in one step."""
+def save_controller(
+    path: Path, weights: GruWeights, about: dict[str, Any], passages: Prints | None = None
+) -> None:
+    """Write weights (16 bit), their provenance and prints of their text, replacing the file in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     arrays: dict[str, Any] = {n: a.astype(np.float16) for n, a in _arrays(weights).items()}
+    if passages is not None:
+        arrays[PASSAGES] = passages
     with temporary.open("wb") as handle:
         np.savez_compressed(handle, about=np.array(json.dumps(about, sort_keys=True)), **arrays)
     temporary.replace(path)
@@ -215,15 +220,18 @@ def shipped(model: str) -> Path:
 
 
 @cache
-def _trained_on(path: Path) -> str:
-    """Checksum of the model a controller was trained on; empty where there is no such file."""
-    return str(provenance(path)["model_sha256"]) if path.exists() else ""
+def _trained_on(path: Path) -> str | None:
+    """Checksum of the model a controller was trained on; None where there is no such file."""
+    return str(provenance(path)["model_sha256"]) if path.exists() else None
 
 
 def train_on_text(
-    model: Model, texts: dict[str, IntArray], recipe: Recipe, progress: Progress
-) -> tuple[GruWeights, dict[str, Any]]:
-    """Weights for `model` from the calibration part of `texts`, and their provenance."""
+    model: Model, texts: Mapping[str, IntArray], recipe: Recipe, progress: Progress
+) -> tuple[GruWeights, dict[str, Any], Prints]:
+    """Weights for `model` from the calibration part of `texts`, their provenance, and prints of what they saw.
+
+    Prints are every `dse.measure.overlap.RUN`-th one, so that twice as many tokens in a row are always noticed.
+    """
     chosen = windows(texts, "calibration", recipe.context, recipe.windows, recipe.seed)
     weights, result = train(trace(model, chosen, progress), recipe, progress)
     about = {
@@ -232,9 +240,13 @@ def train_on_text(
         "model_sha256": model.sha256,
         "recipe": asdict(recipe),
         "windows": [[w.book, w.start] for w in chosen],
+        "tokens_sha256": hashlib.sha256(
+            np.stack([w.tokens for w in chosen]).astype("<i8").tobytes()
+        ).hexdigest(),
+        "numpy": np.__version__,
         "held_out": {name: round(value, 4) for name, value in result.items()},
     }
-    return weights, about
+    return weights, about, np.concatenate([prints(w.tokens)[::RUN] for w in chosen])
 
 
 def path(algorithm: Algorithm, setup: Setup) -> Path:
@@ -250,5 +262,5 @@ def path(algorithm: Algorithm, setup: Setup) -> Path:
 
 def make(algorithm: Algorithm, setup: Setup, path: Path) -> None:
     """Train by the default recipe: some minutes for a model of 135 M weights."""
-    weights, about = train_on_text(setup.model, dict(setup.texts), Recipe(), lambda what, done, total: None)
-    save_controller(path, weights, about)
+    trained = train_on_text(setup.model, setup.texts, Recipe(), lambda what, done, total: None)
+    save_controller(path, *trained)

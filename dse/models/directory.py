@@ -15,6 +15,7 @@ from dse.models.decoder import Decoder
 from dse.models.families import (
     ELSEWHERE,
     FAMILIES,
+    SOFT_CAPPED,
     Family,
     Geometry,
     OtherFamily,
@@ -153,22 +154,21 @@ def load_directory(folder: Path) -> Decoder:
 def _refuse_variants(config: Config, family: Family, kind: str) -> None:
     """Refuses what would change the arithmetic without changing any tensor's name."""
     activation = config.values.get("hidden_activation") or config.values.get("hidden_act")
-    # Gemma's first configurations say "gelu" and mean the tanh form.
-    known = ("gelu_pytorch_tanh", "gelu", None) if family.gemma else ("silu", None)
-    capping = config.values.get("attn_logit_softcapping", 50.0 if kind == "gemma2" else None)
+    known = ("gelu_pytorch_tanh", None) if family.gemma else ("silu", None)
     for key, found, right in (
         ("hidden_act", activation, known),
         ("attention_bias", config.values.get("attention_bias"), (False, None)),
         ("mlp_bias", config.values.get("mlp_bias"), (False, None)),
         ("quantization_config", config.values.get("quantization_config"), (None,)),
         ("use_bidirectional_attention", config.values.get("use_bidirectional_attention"), (False, None)),
-        # Scores that are squashed before the softmax are not the q . k that every algorithm decides on.
-        ("attn_logit_softcapping", capping, (None,)),
     ):
         if found not in right:
             raise OtherFamily(
                 f"{config.path}: {key}: found {found!r}; the NumPy engine supports {right[0]!r}; {ELSEWHERE}"
             )
+    capping = config.values.get("attn_logit_softcapping", 50.0 if kind == "gemma2" else None)
+    if capping is not None:
+        raise BadInput(f"{config.path}: attn_logit_softcapping: found {capping!r}; {SOFT_CAPPED}")
 
 
 def _geometry(config: Config, family: Family, kind: str) -> Geometry:
@@ -178,6 +178,7 @@ def _geometry(config: Config, family: Family, kind: str) -> Geometry:
     width = config.count("head_dim", width)
     context = config.count("max_position_embeddings")
     rope, local = _rotation(config, family)
+    base = rope.number("rope_theta", config.number("rope_theta", family.rope_base))
     return Geometry(
         where=str(config.path),
         layers=layers,
@@ -189,8 +190,8 @@ def _geometry(config: Config, family: Family, kind: str) -> Geometry:
         vocabulary=config.count("vocab_size"),
         context=context,
         norm_epsilon=config.number("rms_norm_eps", 1e-6),
-        rope_base=rope.number("rope_theta", config.number("rope_theta", family.rope_base)),
-        rope_factors=rope_factors(rope, width, context),
+        rope_base=base,
+        rope_factors=rope_factors(rope, base, width, context),
         windows=_windows(config, family, kind, layers),
         window_rope_base=local,
         score_width=config.number("query_pre_attn_scalar", 256) if family.post_norms else 0.0,
@@ -215,8 +216,8 @@ def _rotation(config: Config, family: Family) -> tuple[Config, float | None]:
     return new, family.window_rope_base
 
 
-def rope_factors(rope: Config, width: int, context: int) -> FloatArray | None:
-    """Divisors [d / 2] of the rotary frequencies. `rope` holds `rope_type`, its numbers, and perhaps the base.
+def rope_factors(rope: Config, base: float, width: int, context: int) -> FloatArray | None:
+    """Divisors [d / 2] of the rotary frequencies base ** (-2 i / d); `rope` holds `rope_type` and its numbers.
 
     Raises:
         OtherFamily: a kind of scaling other than "linear" and "llama3".
@@ -234,7 +235,6 @@ def rope_factors(rope: Config, width: int, context: int) -> FloatArray | None:
     # Long wavelengths are stretched by `factor`, short ones stay, in between the two are mixed.
     low, high = rope.number("low_freq_factor", 1.0), rope.number("high_freq_factor", 4.0)
     trained = rope.number("original_max_position_embeddings", context)
-    base = rope.number("rope_theta", 0.0)
     frequency = base ** (-np.arange(width // 2) * 2.0 / width)
     turns = trained * frequency / (2 * np.pi)
     share = np.clip((turns - low) / (high - low), 0, 1)
@@ -258,7 +258,7 @@ def _windows(config: Config, family: Family, kind: str, layers: int) -> tuple[in
             raise OtherFamily(f"{config.path}: layer_types: found {others[0]!r}; {ELSEWHERE}")
         return tuple(window if t == "sliding_attention" else 0 for t in types)
     if kind in ("qwen2", "qwen3"):
-        full = config.count("max_window_layers", layers)
+        full = int(config.number("max_window_layers", layers))
         return tuple(0 if i < full else window for i in range(layers))
     if not family.sliding:
         return (window,) * layers

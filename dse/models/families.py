@@ -19,6 +19,10 @@ from dse.models.tokenizer import Tokenizer
 
 ELSEWHERE: Final = "the transformers backend (extra `torch`) runs other models, from Hugging Face directories"
 
+SOFT_CAPPED: Final = (
+    "scores that are squashed before the softmax are not the q . k that every algorithm decides on; not supported"
+)
+
 
 class OtherFamily(BadInput):
     """A sound model that the NumPy engine does not run."""

@@ -10,7 +10,7 @@ import numpy as np
 from dse.errors import BadInput
 from dse.models.arrays import FloatArray
 from dse.models.decoder import Decoder
-from dse.models.families import ELSEWHERE, FAMILIES, Family, Geometry, assemble, sliding_windows
+from dse.models.families import ELSEWHERE, FAMILIES, SOFT_CAPPED, Family, Geometry, assemble, sliding_windows
 from dse.models.gguf import GgufFile
 from dse.models.tokenizer import gguf_tokenizer
 
@@ -88,7 +88,7 @@ def load_gguf(file: GgufFile, name: str) -> Decoder:
     window = _window(file, architecture, family)
     _refuse_variants(file, architecture, width)
     source = _Tensors(file, architecture, {"query": heads, "key": kv_heads})
-    rope_base = _positive(file, f"{architecture}.rope.freq_base", 10000.0)
+    rope_base = _positive(file, f"{architecture}.rope.freq_base", family.rope_base)
     local = _positive(
         file, f"{architecture}.rope.freq_base_swa", family.window_rope_base or rope_base
     )  # newer files state it
@@ -153,16 +153,16 @@ def _refuse_variants(file: GgufFile, architecture: str, width: int) -> None:
         "attention.value_length": width,
         "attention.causal": True,
         "expert_count": 0,
-        # Scores that are squashed before the softmax are not the q . k that every algorithm decides on.
-        "attn_logit_softcapping": 50.0 if architecture == "gemma2" else 0.0,
     }
     for key, value in standard.items():
         found = file.get(f"{architecture}.{key}", value)
-        wanted = 0.0 if key == "attn_logit_softcapping" else value
-        if found != wanted:
+        if found != value:
             raise BadInput(
-                f"{file.path}: {architecture}.{key}: found {found!r}; only {wanted!r} is supported; {ELSEWHERE}"
+                f"{file.path}: {architecture}.{key}: found {found!r}; only {value!r} is supported; {ELSEWHERE}"
             )
+    key = f"{architecture}.attn_logit_softcapping"
+    if capping := file.get(key, 50.0 if architecture == "gemma2" else 0.0):
+        raise BadInput(f"{file.path}: {key}: found {capping!r}; {SOFT_CAPPED}")
 
 
 def _window(file: GgufFile, architecture: str, family: Family) -> int:

@@ -60,7 +60,9 @@ class SafetensorsFile:
             raise BadInput(f"{path}: {error.strerror}; a safetensors file is needed") from None
         length = int.from_bytes(bytes(self._data[:8]), "little")
         if len(self._data) < 8 or length > len(self._data) - 8:
-            raise BadInput(f"{path}: the header does not fit into the file; a complete safetensors file is needed")
+            raise BadInput(
+                f"{path}: the header does not fit into the file; a complete safetensors file is needed"
+            )
         try:
             header = json.loads(bytes(self._data[8 : 8 + length]))
             header.pop("__metadata__", None)
@@ -112,7 +114,9 @@ class Checkpoint:
         if (folder / INDEX).is_file():
             where = read_json(folder / INDEX).get("weight_map")
             if not isinstance(where, dict) or not all(isinstance(file, str) for file in where.values()):
-                raise BadInput(f"{folder / INDEX}: weight_map: missing; tensor names with their files would be right")
+                raise BadInput(
+                    f"{folder / INDEX}: weight_map: missing; tensor names with their files would be right"
+                )
             names = sorted(set(where.values()))
             if strange := [n for n in names if Path(n).name != n]:
                 raise BadInput(f"{folder / INDEX}: weight_map: {strange[0]!r} is no file of this directory")

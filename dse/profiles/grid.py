@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dse.errors import BadInput, nearest
+from dse.profiles.naming import PARTS, USUAL_PHASE, ProfileName
 from dse.profiles.profile import ACCURACY_COLUMN, Profile, canonical, setting_key
 from dse.profiles.schema import KnobValue, Setting
 
@@ -54,6 +55,21 @@ def measured_rows(profile: Profile, algorithm: str, context: int) -> list[int]:
     return [i for i in profile.rows(algorithm) if measured[i]]
 
 
+def measuring(profile: Profile, algorithm: str, context: int, knobs: Mapping[str, KnobValue]) -> str:
+    """The command that measures a setting so that it can join the profile: same model, windows, part and phase."""
+    words = [f"measure it: dse profile run --algorithm {algorithm}"]
+    words += [f"--set {knob}={_plain(value)}" for knob, value in knobs.items()]
+    words += [f"--context {context}", f"--windows {profile.window_counts[profile.context_index(context)]}"]
+    name = ProfileName.parse(profile.name)
+    for option, value, usual in (
+        ("part", name.part, PARTS[0]),
+        ("phase", profile.phase, USUAL_PHASE),
+    ):
+        if value != usual:
+            words.append(f"--{option} {value}")
+    return " ".join([*words, f"--model {profile.provenance.model} -o FOLDER"])
+
+
 class Grid:
     """The measured settings of one algorithm at one context, indexed for look-up.
 
@@ -71,8 +87,7 @@ class Grid:
             elsewhere = [c for c in profile.contexts if measured_rows(profile, algorithm, c)]
             raise BadInput(
                 f"algorithm {algorithm!r}: not measured at context {context} in profile {profile.name!r}; "
-                f"measured at {', '.join(map(str, elsewhere))}; measure it: dse profile run "
-                f"--algorithm {algorithm} --context {context}"
+                f"measured at {', '.join(map(str, elsewhere))}; {measuring(profile, algorithm, context, {})}"
             )
         self.by_key = {setting_key(algorithm, profile.settings[i].knobs): i for i in rows}
         values: dict[str, dict[tuple[int, float | str], KnobValue]] = {}
@@ -84,6 +99,9 @@ class Grid:
         self.values: dict[str, list[KnobValue]] = {
             knob: [v for v in order[knob] if canonical(v) in known] for knob, known in values.items()
         }
+        self._numbers = {k: [float(v) for v in vs if canonical(v)[0] == 0] for k, vs in self.values.items()}
+        losses = profile.accuracy[:, profile.context_index(context), ACCURACY_COLUMN["nll_increase"]]
+        self._losses = {row: float(losses[row]) for row in rows}
         self._neighbours: dict[tuple[Any, ...], dict[str, list[float]]] = {}
 
     @property
@@ -93,7 +111,7 @@ class Grid:
 
     def numbers(self, knob: str) -> list[float]:
         """Measured numeric values of a knob, ascending."""
-        return [float(v) for v in self.values[knob] if canonical(v)[0] == 0]
+        return self._numbers[knob]
 
     def coordinate(self, knob: str, value: float) -> float:
         """Position of a value on a knob's axis: its logarithm when the axis is positive and wide."""
@@ -108,8 +126,7 @@ class Grid:
 
     def loss(self, row: int) -> float:
         """Measured `nll_increase` of a row at this context."""
-        at = self.profile.context_index(self.context)
-        return float(self.profile.accuracy[row, at, ACCURACY_COLUMN["nll_increase"]])
+        return self._losses[row]
 
     def source(self, knobs: Mapping[str, KnobValue]) -> Source | None:
         """Where a setting comes from; None when the combination was not measured.
@@ -150,9 +167,8 @@ class Grid:
         return f" at context {self.context}" if len(self.profile.contexts) > 1 else ""
 
     def command(self, knobs: Mapping[str, KnobValue]) -> str:
-        """The command that would measure knob values."""
-        settings = " ".join(f"--set {k}={_plain(v)}" for k, v in knobs.items())
-        return f"measure it: dse profile run --algorithm {self.algorithm} {settings} --context {self.context}"
+        """The command that would measure knob values on the profile's own material."""
+        return measuring(self.profile, self.algorithm, self.context, knobs)
 
     def missing(self, knobs: Mapping[str, KnobValue]) -> str:
         """One line that names a combination not measured, its nearest measured ones, and what to do."""

@@ -16,7 +16,7 @@ from dse.profiles.error import leave_one_out
 from dse.profiles.profile import canonical
 from dse.search.front import hypervolume
 from dse.search.metrics import BaselinePrice, Meter
-from dse.search.shards import Chunk, Found, Identity
+from dse.search.shards import Chunk, Found, Identity, added
 from dse.space.definition import DENSE, Space
 from dse.space.names import DERIVED, METRICS
 
@@ -125,9 +125,9 @@ def summary(
     """The object of ``run.json``; plain values, None where a number does not exist."""
     evaluated = sum(f.evaluated for f in found.values())
     broken: dict[str, int] = {}
+    excluded: dict[str, int] = {}
     for f in found.values():
-        for name, count in f.broken.items():
-            broken[name] = broken.get(name, 0) + count
+        broken, excluded = added(broken, f.broken), added(excluded, f.excluded)
     about = describe(space)
     algorithms = {
         name: {
@@ -150,7 +150,8 @@ def summary(
         "space_digest": about["digest"],
         "points": about["points"],
         "evaluated": evaluated,
-        "excluded": 0,
+        "excluded": sum(excluded.values()),
+        "excluded_by": excluded,
         "infeasible": sum(f.infeasible for f in found.values()),
         "infeasible_by": broken,
         "front": int(front["on_front"].sum()),

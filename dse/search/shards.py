@@ -30,6 +30,10 @@ IntArray = NDArray[np.intp]
 BLOCK_POINTS = 1 << 17
 """Most points of a block: a few temporaries of this size fit a second-level cache."""
 
+LIMIT_ROOM = 1e-12
+"""Constraints are met up to this relative excess: a limit may be the very value of a design, and the sum that
+gives it may be formed in another order."""
+
 Ranges = tuple[tuple[int, int], ...]
 
 
@@ -70,6 +74,27 @@ class Grid:
             values = np.array(self.axes[name][start:stop])
             design[name] = values.reshape((1,) * i + (-1,) + (1,) * (ndim - 1 - i))
         return design
+
+    def coarse(self, designs: int) -> Grid:
+        """A grid over some values of every axis, ends first, of at most about so many designs."""
+        keep = dict.fromkeys(self.swept, 1)
+        while True:
+            open_ = [n for n in keep if keep[n] < len(self.axes[n])]
+            if not open_:
+                break
+            name = min(open_, key=lambda n: keep[n])
+            if math.prod(keep.values()) // keep[name] * (keep[name] + 1) > designs:
+                break
+            keep[name] += 1
+        axes = dict(self.axes)
+        for name, count in keep.items():
+            values, last = self.axes[name], len(self.axes[name]) - 1
+            axes[name] = (
+                tuple(values[last * i // (count - 1)] for i in range(count))
+                if count > 1
+                else (values[last // 2],)
+            )
+        return Grid(axes)
 
     def rows(self, flat: IntArray) -> dict[str, Any]:
         """Parameter -> scalar or array [rows]: one design per row, by flat number."""
@@ -133,6 +158,7 @@ class Found:
         closest: (summed relative violation, metric -> value) of the point that breaks the constraints least,
             of blocks where nothing fits.
         fastest: setting -> smallest feasible latency (dense only).
+        excluded: points that were not evaluated, by what proves that they cannot be on the front.
     """
 
     costs: FloatArray
@@ -146,6 +172,7 @@ class Found:
     broken: dict[str, int] = field(default_factory=dict)
     closest: tuple[float, dict[str, float]] = (math.inf, {})
     fastest: dict[int, float] = field(default_factory=dict)
+    excluded: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def nothing(cls, objectives: int) -> Found:
@@ -213,9 +240,9 @@ def _feasible(
         values = metrics[name]
         good = ~np.isnan(values)
         if limits.low is not None:
-            good &= values >= limits.low
+            good &= values >= limits.low - abs(limits.low) * LIMIT_ROOM
         if limits.high is not None:
-            good &= values <= limits.high
+            good &= values <= limits.high + abs(limits.high) * LIMIT_ROOM
         broken[name] = math.prod(shape) - int(good.sum()) * (math.prod(shape) // good.size)
         fits = fits & good
     return np.broadcast_to(fits, shape), broken
@@ -307,12 +334,14 @@ def _closest(
     full = np.broadcast_to(excess, shape).reshape(-1)
     at = int(np.argmin(full))
     reached = {name: float(np.broadcast_to(metrics[name], shape).reshape(-1)[at]) for name in constraints}
-    return float(full[at]), {n: value for n, value in reached.items() if _breaks(value, constraints[n])}
+    return float(full[at]), {n: value for n, value in reached.items() if breaks(value, constraints[n])}
 
 
-def _breaks(value: float, limits: Limits) -> bool:
-    low = limits.low is not None and not value >= limits.low
-    return low or (limits.high is not None and not value <= limits.high)
+def breaks(value: float, limits: Limits) -> bool:
+    """Whether a value lies outside its limits; an undefined one does."""
+    low = limits.low is not None and not value >= limits.low - abs(limits.low) * LIMIT_ROOM
+    high = limits.high is not None and not value <= limits.high + abs(limits.high) * LIMIT_ROOM
+    return low or high
 
 
 def merge(a: Found, b: Found, chunk: Chunk | Mapping[int, Chunk], identity: Identity) -> Found:
@@ -341,9 +370,7 @@ def merge(a: Found, b: Found, chunk: Chunk | Mapping[int, Chunk], identity: Iden
         rows = rows[kept]
         costs, joined = costs[rows], {f: values[rows] for f, values in joined.items()}
         joined["count"] = count
-    broken = dict(a.broken)
-    for name, number in b.broken.items():
-        broken[name] = broken.get(name, 0) + number
+    broken, excluded = added(a.broken, b.broken), added(a.excluded, b.excluded)
     fastest = dict(a.fastest)
     for setting, value in b.fastest.items():
         fastest[setting] = min(fastest.get(setting, math.inf), value)
@@ -354,5 +381,14 @@ def merge(a: Found, b: Found, chunk: Chunk | Mapping[int, Chunk], identity: Iden
         broken=broken,
         closest=min(a.closest, b.closest, key=lambda c: c[0]),
         fastest=fastest,
+        excluded=excluded,
         **joined,
     )
+
+
+def added(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
+    """Counts by name, added."""
+    total = dict(a)
+    for name, number in b.items():
+        total[name] = total.get(name, 0) + number
+    return total

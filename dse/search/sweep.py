@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +17,19 @@ from numpy.typing import NDArray
 from dse.cost.processor import price_processor
 from dse.cost.statistics import Statistics, statistics_from
 from dse.cost.workload import Workload
-from dse.errors import BadInput, DseError, nearest
-from dse.profiles.lookup import Resolution, Selection, Source, take
-from dse.profiles.profile import ACCURACY_COLUMN, Profile
-from dse.profiles.schema import ACCURACY, KnobValue
+from dse.errors import DseError
+from dse.profiles.lookup import Resolution, Selection, take
+from dse.profiles.profile import ACCURACY_COLUMN
+from dse.profiles.schema import ACCURACY
+from dse.search.dense import DenseWidths
+from dse.search.engine import ENGINES as ENGINES
+from dse.search.engine import check_engine, compute
 from dse.search.front import nondominated
+from dse.search.hunt import Hunter, can_hunt
+from dse.search.keep import Pieces, clear, code_digest
 from dse.search.metrics import BaselinePrice, BestDense, Meter, Pricer, Rows
 from dse.search.report import describe as describe
-from dse.search.report import front_table, mean_context, summary
+from dse.search.report import front_table, mean_context, summary, versions
 from dse.search.shards import (
     Chunk,
     Found,
@@ -36,21 +42,36 @@ from dse.search.shards import (
     merge,
     search,
 )
+from dse.search.terms import Inseparable
 from dse.space import load_space
 from dse.space.definition import DENSE, SCHEMA, Limits, Space
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ENGINES = ("loky", "threading", "multiprocessing", "dask")
 CHUNK_SETTINGS = 256
 """Settings whose profile rows are in memory at once."""
 
 BLOCKS_PER_TASK = 8
+APART_POINTS = 1 << 22
+"""From this size on a price is taken apart; below, starting to costs more than it saves."""
+
+TASK_POINTS = 1 << 26
+"""Points of a task whose price is taken apart, and how many times more where most are skipped."""
+
+KEEP_POINTS = 1 << 20
+"""From this size on finished pieces are kept on disk; below, a sweep takes seconds."""
+
+SKIP_FACTOR = 8
+TASK_SETTINGS = 16
+SEED_DESIGNS = 20_000
+FIRST = np.zeros(1, dtype=np.intp)
+
 CLASSES = 4
 """Load classes of a price, see `dse.cost.statistics`."""
 
 Progress = Callable[[int, int], None]
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -84,32 +105,35 @@ def sweep(
     seed: int = 0,
     command: str = "",
     pricer: Pricer | None = None,
+    skip: bool = True,
+    keep: Path | None = None,
 ) -> SweepResult:
     """Evaluate every point of `space` and keep its exact front.
 
     Args:
         space: a space, or what `dse.space.load_space` makes one of: a TOML file, a shipped name, a dict.
-        jobs: parallel workers; -1 uses all cores. engine: joblib backend, see `ENGINES`.
+        jobs: parallel workers; -1 uses all cores. engine: see `dse.search.engine.ENGINES`.
         progress: called with (points done, points of the space).
         seed: recorded; a sweep draws no random numbers.
         command: recorded.
-        pricer: stands in for `dse.cost.price.price` (same signature).
+        pricer: stands in for `dse.cost.price.price` (same signature); every point is then evaluated.
+        skip: leave out points that provably cannot be on the front; the result is the same without.
+        keep: run directory where finished pieces are kept and, after a sweep that was killed, found again.
 
     Raises:
         BadInput: the arguments, or what the space refers to, are wrong.
         DseError: no point satisfies the constraints; the message says how far the closest is.
     """
-    if engine not in ENGINES:
-        raise BadInput(f"engine {engine!r}: no such engine; {nearest(engine, ENGINES)}")
-    if isinstance(jobs, bool) or jobs == 0 or jobs < -1:
-        raise BadInput(f"jobs: {jobs}; must be a positive number, or -1 for all cores")
+    check_engine(engine, jobs)
     if not isinstance(space, Space):
         space = load_space(space)
     started = time.perf_counter()
-    run = _Run(space, _price() if pricer is None else pricer, jobs, engine, progress)
+    run = _Run(space, pricer, jobs, engine, progress, skip, keep)
     found = run.search()
-    total = sum(f.evaluated for f in found.values())
+    total = sum(f.evaluated + sum(f.excluded.values()) for f in found.values())
     if not any(len(f.costs) for f in found.values()):
+        if keep is not None:
+            clear(keep)
         raise DseError(_nothing_fits(space, found, total))
     keep_global = _on_front(found)
     front = front_table(space, run.meter, run.chunks, found, keep_global, run.identity)
@@ -130,10 +154,18 @@ class _Run:
     """One sweep in progress."""
 
     def __init__(
-        self, space: Space, pricer: Pricer, jobs: int, engine: str, progress: Progress | None
+        self,
+        space: Space,
+        pricer: Pricer | None,
+        jobs: int,
+        engine: str,
+        progress: Progress | None,
+        skip: bool,
+        keep: Path | None,
     ) -> None:
         w = space.workload
-        self.space, self.jobs, self.engine, self.progress = space, jobs, engine, progress
+        self.space, self.jobs, self.engine, self.progress, self.skip = space, jobs, engine, progress, skip
+        self.keep = keep
         workload = Workload(phase=w.phase, context=w.context, batch=w.batch)
         self.widths = DenseWidths(space.profile, w.context)
         self.chunks = {name: list(self._chunks(name, r)) for name, r in space.resolutions.items()}
@@ -142,8 +174,20 @@ class _Run:
         )
         self.identity = Identity(json.dumps([SCHEMA, _shared(space)], sort_keys=True))
         blank = BaselinePrice(math.nan, math.nan, math.nan, math.nan)
-        meter = Meter(pricer, workload, dict(space.components), blank)
+        meter = Meter(_price() if pricer is None else pricer, workload, dict(space.components), blank)
         self.meter = replace(meter, baseline=self._baseline(meter))
+        large = space.size > APART_POINTS
+        self.apart = pricer is None and large and can_hunt(self.goal) and self._comes_apart()
+
+    def _comes_apart(self) -> bool:
+        """Whether the price of every algorithm can be taken apart (tried on its first setting)."""
+        try:
+            for chunks in self.chunks.values():
+                grid = Grid({name: values[:2] for name, values in chunks[0].grid.axes.items()})
+                Hunter(replace(chunks[0], grid=grid), self.meter, self.goal, self.identity).terms(FIRST)
+        except Inseparable:
+            return False
+        return True
 
     def _statistics(self, selection: Selection) -> Statistics:
         shape, grouped = self.space.profile.shape, self.space.workload.grouped
@@ -192,35 +236,74 @@ class _Run:
         """Algorithm -> what its points came to; fills in the best dense points."""
         needs = "speedup_best_dense"
         dense = self.chunks.get(DENSE, [])
+        others = replace(
+            self.goal, constraints={k: v for k, v in self.goal.constraints.items() if k != needs}
+        )
         if needs in self.goal.objectives or needs in self.goal.constraints:
             # The rival is the fastest dense point under all other constraints, so it has to come first.
-            others = {k: v for k, v in self.goal.constraints.items() if k != needs}
-            self._know_best(dense, self._fastest(dense, replace(self.goal, constraints=others)))
-        tasks = [
-            (chunk, group) for chunks in self.chunks.values() for chunk in chunks for group in _tasks(chunk)
-        ]
+            self._know_best(dense, self._fastest(dense, others))
+        found = {name: Found.nothing(len(self.goal.objectives)) for name in self.chunks}
         owners = {
             name: {chunk.first + i: chunk for chunk in chunks for i in range(len(chunk.knobs))}
             for name, chunks in self.chunks.items()
         }
-        found = {name: Found.nothing(len(self.goal.objectives)) for name in self.chunks}
-        done, size = 0, self.space.size
-        arguments = [(chunk, group, self.meter, self.goal, self.identity) for chunk, group in tasks]
-        for (chunk, _), part in zip(tasks, self._parallel(search, arguments), strict=True):
-            name = chunk.algorithm
+        tasks = self.tasks(self.goal)
+        large = self.space.size > KEEP_POINTS
+        pieces = Pieces(self.keep if large else None, self._content(len(tasks)))
+        kept = {n: piece for n, piece in pieces.load().items() if n < len(tasks)}
+        todo = [(n, task) for n, task in enumerate(tasks) if n not in kept]
+        done = 0
+        for number, part in itertools.chain(kept.items(), compute(_do, todo, self.jobs, self.engine)):
+            if number not in kept:
+                pieces.save(number, part)
+            name = tasks[number].chunk.algorithm
             found[name] = merge(found[name], part, owners[name], self.identity)
-            done += part.evaluated
+            done += part.evaluated + sum(part.excluded.values())
             if self.progress is not None:
-                self.progress(done, size)
+                self.progress(done, self.space.size)
         if self.meter.best_dense is None:
-            self._know_best(dense, found[DENSE].fastest if DENSE in found else {})
+            fastest = found[DENSE].fastest if DENSE in found else {}
+            if self.apart and dense:
+                fastest = self._fastest(dense, others)
+            self._know_best(dense, fastest)
         return found
 
+    def tasks(self, goal: Goal, algorithms: Collection[str] | None = None) -> list[Task]:
+        """The whole sweep in pieces; they depend on the space alone."""
+        tasks: list[Task] = []
+        for name, chunks in self.chunks.items():
+            if algorithms is not None and name not in algorithms:
+                continue
+            known = np.empty((0, len(goal.objectives)))
+            if self.apart and self.skip and self.space.designs(name) > SEED_DESIGNS:
+                known = self._seeds(chunks, goal)
+            for chunk in chunks:
+                tasks += _tasks(chunk, self.meter, goal, self.identity, known, self.apart, self.skip)
+        return tasks
+
+    def _seeds(self, chunks: Sequence[Chunk], goal: Goal) -> FloatArray:
+        """Costs that some designs of a coarser grid reach."""
+        grid = chunks[0].grid.coarse(SEED_DESIGNS)
+        costs = []
+        for chunk in chunks:
+            hunter = Hunter(replace(chunk, grid=grid), self.meter, goal, self.identity)
+            costs.append(hunter.search(np.arange(len(chunk.knobs))).costs)
+        joined = np.concatenate(costs)
+        return joined[nondominated(joined)]
+
     def _fastest(self, chunks: list[Chunk], goal: Goal) -> dict[int, float]:
-        arguments = [(chunk, group, self.meter, goal) for chunk in chunks for group in _tasks(chunk)]
+        """Setting of dense attention -> smallest latency of a feasible point, where it may be a rival's."""
         best: dict[int, float] = {}
-        for part in self._parallel(fastest_latencies, arguments):
-            for setting, value in part.items():
+        if self.apart and can_hunt(goal):
+            goal = replace(goal, objectives={"latency_s": False, "nll_increase": False})
+            tasks = self.tasks(goal, (DENSE,))
+            for number, part in compute(_do, list(enumerate(tasks)), self.jobs, self.engine):
+                for setting, value in _latencies(tasks[number], part):
+                    best[setting] = min(best.get(setting, math.inf), value)
+            return best
+        blocks = [(chunk, group, self.meter, goal) for chunk in chunks for group in _groups(chunk)]
+        for _, latencies in compute(_fastest, list(enumerate(blocks)), self.jobs, self.engine):
+            for setting, value in latencies.items():
                 best[setting] = min(best.get(setting, math.inf), value)
         return best
 
@@ -235,23 +318,90 @@ class _Run:
         best = BestDense.of([nll[s] for s in rows], [fastest[s] for s in rows])
         self.meter = replace(self.meter, best_dense=best)
 
-    def _parallel(self, function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> Iterator[Any]:
-        """Results in the order of `arguments`."""
-        if self.jobs == 1 or len(arguments) < 2:
-            for given in arguments:
-                yield function(*given)
-            return
-        from joblib import Parallel, delayed
+    def _content(self, tasks: int) -> dict[str, str]:
+        """What finished pieces depend on, by the name a user would know it by."""
+        return {
+            "space": self.space.digest(),
+            "profile": self.space.profile.checksum,
+            **{name: version for name, version in versions().items() if name in ("dse", "numpy")},
+            "state of dse's code": code_digest(),
+            "way of cutting": f"{tasks} pieces, skipping {self.skip}",
+        }
 
-        parallel = Parallel(n_jobs=self.jobs, backend=self.engine, return_as="generator")
-        yield from parallel(delayed(function)(*given) for given in arguments)
+
+@dataclass(frozen=True)
+class Task:
+    """A piece of a sweep: settings of a chunk on some designs.
+
+    Attributes:
+        blocks: priced one after the other; None where the price is taken apart.
+        settings: rows of the chunk. part, parts: which part of the outer combinations.
+        known: costs that points of the algorithm are known to reach.
+    """
+
+    chunk: Chunk
+    meter: Meter
+    goal: Goal
+    identity: Identity
+    blocks: tuple[Ranges, ...] | None
+    settings: tuple[int, int] = (0, 0)
+    part: int = 0
+    parts: int = 1
+    known: FloatArray | None = None
+    skip: bool = True
 
 
-def _tasks(chunk: Chunk) -> Iterator[list[Ranges]]:
+def _do(task: Task) -> Found:
+    """What the points of a task came to."""
+    chunk, meter, goal, identity = task.chunk, task.meter, task.goal, task.identity
+    if task.blocks is not None:
+        return search(chunk, task.blocks, meter, goal, identity)
+    first, last = task.settings
+    rows = np.arange(last - first)
+    part = replace(
+        chunk, first=chunk.first + first, knobs=chunk.knobs[first:last], rows=chunk.rows.take(rows + first)
+    )
+    hunter = Hunter(part, meter, goal, identity, task.known, task.skip)
+    return hunter.search(rows, task.part, task.parts)
+
+
+def _fastest(given: tuple[Chunk, tuple[Ranges, ...], Meter, Goal]) -> dict[int, float]:
+    return fastest_latencies(*given)
+
+
+def _latencies(task: Task, part: Found) -> list[tuple[int, float]]:
+    """Setting numbers and latencies (to the last bit, costs are rounded) of what a task found."""
+    chunk = task.chunk
+    if not len(part.setting):
+        return []
+    rows = chunk.rows.take(part.setting - chunk.first)
+    found = task.meter.measure(rows, chunk.grid.rows(part.design), ["latency_s"], 1)["latency_s"]
+    values = np.broadcast_to(found, part.setting.shape)
+    return list(zip(part.setting.tolist(), values.tolist(), strict=True))
+
+
+def _groups(chunk: Chunk) -> Iterator[tuple[Ranges, ...]]:
     """The blocks of a chunk in groups that are worth sending to a worker."""
-    blocks = list(cut((len(chunk.knobs), *chunk.grid.shape)))
+    blocks = tuple(cut((len(chunk.knobs), *chunk.grid.shape)))
     for start in range(0, len(blocks), BLOCKS_PER_TASK):
         yield blocks[start : start + BLOCKS_PER_TASK]
+
+
+def _tasks(
+    chunk: Chunk, meter: Meter, goal: Goal, identity: Identity, known: FloatArray, apart: bool, skip: bool
+) -> Iterator[Task]:
+    """A chunk in pieces of about `TASK_POINTS` points."""
+    if not apart:
+        for blocks in _groups(chunk):
+            yield Task(chunk, meter, goal, identity, blocks)
+        return
+    designs, most = math.prod(chunk.grid.shape), TASK_POINTS * (SKIP_FACTOR if skip else 1)
+    each = min(max(1, most // designs), TASK_SETTINGS)
+    parts = max(1, -(-designs // most))
+    for first in range(0, len(chunk.knobs), each):
+        settings = (first, min(first + each, len(chunk.knobs)))
+        for part in range(parts):
+            yield Task(chunk, meter, goal, identity, None, settings, part, parts, known, skip)
 
 
 def _shared(space: Space) -> dict[str, Any]:
@@ -291,38 +441,3 @@ def _excess(name: str, value: float, limits: Limits) -> str:
     if limits.low is not None and value < limits.low:
         return f"{name} = {value:.4g}, {limits.low - value:.3g} below min {limits.low:g}"
     return f"{name} not defined"
-
-
-class DenseWidths:
-    """The measured dense settings by operand width, other knobs at their defaults.
-
-    They answer what dense attention at a point's own widths would cost; they need not be in the space.
-    """
-
-    def __init__(self, profile: Profile, context: int) -> None:
-        from dse.profiles.lookup import measured_rows
-
-        rows = measured_rows(profile, DENSE, context) if DENSE in profile.algorithms else []
-        others = {k: v for k, v in profile.defaults.get(DENSE, {}).items() if k not in ("k_bits", "v_bits")}
-        usual = [r for r in rows if _agrees(profile.settings[r].knobs, others)]
-        self.rows = usual or rows
-        self.profile, self.context = profile, context
-
-    def nearest(self, k_bits: int, v_bits: int) -> int:
-        """The row of the narrowest setting at least this wide in K and V, else of the widest."""
-        forms = {row: self.profile.settings[row].form for row in self.rows}
-        wide = [row for row, f in forms.items() if f.k_bits >= k_bits and f.v_bits >= v_bits]
-
-        def width(row: int) -> tuple[int, int, int]:
-            return (forms[row].k_bits + forms[row].v_bits, forms[row].k_bits, row)
-
-        return min(wide, key=width) if wide else max(self.rows, key=width)
-
-    def take(self, rows: list[int]) -> Selection:
-        """Profile rows by number."""
-        sources = tuple(Source(self.profile.settings[row], (row,), (1.0,)) for row in rows)
-        return take(Resolution(self.profile, DENSE, self.context, sources, 0))
-
-
-def _agrees(knobs: Mapping[str, KnobValue], wanted: Mapping[str, KnobValue]) -> bool:
-    return all(knobs.get(k) == v for k, v in wanted.items())

@@ -7,6 +7,7 @@ energy.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -24,7 +25,9 @@ from dse.profiles.schema import FETCH_COUNTERS, WORK_COUNTERS, Form, ModelShape,
 Counts = Mapping[str, float]
 
 
-def shape(layers: int, heads: int, head_dim: int = 64, block: int = 0, head: int = 0, bits: int = 8) -> ModelShape:
+def shape(
+    layers: int, heads: int, head_dim: int = 64, block: int = 0, head: int = 0, bits: int = 8
+) -> ModelShape:
     """A model whose query heads each have keys and values of their own; `block`, `head`: parameters."""
     return ModelShape(layers, heads, heads, head_dim, block, head, bits)
 
@@ -65,16 +68,18 @@ class Work:
         """The same work with further counters in every head."""
         return replace(self, counts=[{**counts, **more} for counts in self.each()])
 
-    def statistics(self, classes: int = 0) -> Statistics:
-        """What the price takes; one load class per head by default."""
-        columns = counter_columns()
-        wide = (self.shape.layers, self.shape.kv_heads)
+    def statistics(self) -> Statistics:
+        """What the price takes: heads that are all alike are one load class, so nothing is approximated."""
         each = self.each()
-        if len(each) != wide[0] * wide[1]:
-            raise DseError(f"validation: {len(each)} heads counted; must be {wide[0] * wide[1]}")
-        table = np.zeros((len(each), len(columns)))
-        for i, counts in enumerate(each):
-            for name, value in counts.items():
+        if len(each) != self.shape.layers * self.shape.kv_heads:
+            raise DseError(
+                f"validation: {len(each)} heads counted; must be {self.shape.layers * self.shape.kv_heads}"
+            )
+        times = Counter(tuple(sorted(counts.items())) for counts in each)
+        columns = counter_columns()
+        table = np.zeros((len(times), len(columns)))
+        for i, counts in enumerate(times):
+            for name, value in counts:
                 if name in FETCH_COUNTERS:
                     for scope in ("group", "head"):
                         table[i, columns.index(f"{scope}.{name}")] = value
@@ -82,7 +87,10 @@ class Work:
                     table[i, columns.index(name)] = value
                 else:
                     raise DseError(f"validation: {name}: no such counter")
-        return statistics([self.form], table.reshape(1, *wide, -1), self.shape, self.n, classes=classes)
+        group = self.shape.group
+        classes = replace(self.shape, layers=1, kv_heads=len(times), query_heads=len(times) * group)
+        found = statistics([self.form], table.reshape(1, 1, len(times), -1), classes, self.n, classes=0)
+        return replace(found, shape=self.shape, weights=np.asarray([list(times.values())], dtype=np.float64))
 
 
 @dataclass(frozen=True)
@@ -100,14 +108,9 @@ class Bench:
     def price(self, work: Work, batch: int = 1, scope: str = "attention") -> dict[str, float]:
         """Every metric of the price as a number."""
         workload = Workload(batch=batch, scope=scope)
-        found = price(_one_class(work), self.design, workload, overrides=self.constants)
+        found = price(work.statistics(), self.design, workload, overrides=self.constants)
         return {name: float(np.ravel(value)[0]) for name, value in found.items()}
 
     def story(self, work: Work, batch: int = 1) -> dict[str, dict[str, float]]:
         """Where time, energy and area go, as `dse.cost.explain.explain`."""
-        return explain(_one_class(work), self.design, Workload(batch=batch), self.constants)
-
-
-def _one_class(work: Work) -> Statistics:
-    """Heads that are all alike are one class, which changes nothing but the time it takes."""
-    return work.statistics(1 if isinstance(work.counts, Mapping) else 0)
+        return explain(work.statistics(), self.design, Workload(batch=batch), self.constants)

@@ -43,11 +43,11 @@ KINDS: Final = {
 def device(name: str) -> dram.Device:
     """A simulated device."""
     atom, page, groups, banks, tck, cl, trcd, trp, ccd, rrd_s, rrd_l, faw, rfc, refi, gbps = (
-        np.float64(x) for x in SIMULATED[name]
+        np.asarray(x, dtype=np.float64) for x in SIMULATED[name]
     )
-    zero = np.float64(0)
+    zero = np.zeros(())
     return dram.Device(
-        ports=np.float64(1), channel_gbps=gbps, atom_bytes=atom, page_bytes=page, groups=groups,
+        ports=np.ones(()), channel_gbps=gbps, atom_bytes=atom, page_bytes=page, groups=groups,
         banks_per_group=banks, tck_ns=tck, cl_ns=cl * tck, trcd_ns=trcd, trp_ns=trp, tccd_l_ns=ccd, trrd_s_ns=rrd_s,
         trrd_l_ns=rrd_l, tfaw_ns=faw, trfc_ns=rfc, trefi_ns=refi, row_bus_ns=zero, activation_pj=zero, bit_pj=zero,
         background_mw=zero, phy_mm2=zero, phy_mw=zero,
@@ -71,27 +71,40 @@ def simulated_ns(stream: Mapping[str, str]) -> float:
     return float(stream["cycles"]) * float(stream["tCK_ns"])
 
 
+def _array(value: float | str) -> FloatArray:
+    return np.asarray(float(value), dtype=np.float64)
+
+
 def predicted_ns(stream: Mapping[str, str]) -> float:
     """The closed form's time of one stream."""
-    dev, ports, window = device(stream["config"]), np.float64(stream["channels"]), np.float64(stream["window"])
+    dev, ports, window = device(stream["config"]), _array(stream["channels"]), _array(stream["window"])
     mapping = MAPPINGS[stream["mapping"]]
-    population = np.float64(stream["rows_scanned"])
+    population = float(stream["rows_scanned"])
 
     def one(kept: float, run: float, size: float, pitch: float) -> tuple[FloatArray, dram.Limits]:
         """Atoms per port, and limits of time per atom."""
-        keep = np.float64(kept / population)
-        begin = dram.start_probability(population, np.float64(kept), np.float64(kept / run))
+        keep = _array(kept / population)
+        begin = dram.start_probability(population, kept, kept / run)
         touch = dram.touched(keep, begin, *dram.overlap_slots(size, pitch, dev.atom_bytes))
-        span = population * pitch / dev.atom_bytes
+        span = _array(population * pitch) / dev.atom_bytes
         reads = dram.reads_per_activation(
-            dev, ports, keep, begin, np.float64(run), touch, np.float64(size), np.float64(pitch), span, mapping
+            dev,
+            ports,
+            keep,
+            begin,
+            _array(run),
+            touch,
+            _array(size),
+            _array(pitch),
+            np.asarray(span),
+            mapping,
         )
         limits = dram.atom_limits(dev, ports, window, reads, dram.unevenness(touch), mapping)
-        return touch * span / ports, limits
+        return np.asarray(touch * span / ports), limits
 
     def alone(kept: float) -> float:
         """Mean run of rows kept independently of each other."""
-        return float(1 / (1 - kept / population)) if kept < population else float(population)
+        return 1 / (1 - kept / population) if kept < population else population
 
     start = float(dev.start_ns)
     if stream["pattern"] != "chunks":
@@ -99,14 +112,15 @@ def predicted_ns(stream: Mapping[str, str]) -> float:
         run = float(stream["mean_run"] or alone(kept))
         atoms, limits = one(kept, run, float(stream["row_bytes"]), float(stream["stride"]))
         return start + float(atoms * dram.combined(dev, limits))
-    size, planes = float(stream["chunk_bytes"]), stream["layout"] == "plane"
-    pitch = size if planes else size * float(stream["nchunks"])
-    kept = population * np.cumprod([1.0, float(stream["q1"]), float(stream["q2"])])[: int(stream["nchunks"])]
-    passes = [one(float(k), alone(float(k)), size, pitch) for k in kept]
+    size = float(stream["chunk_bytes"])
+    pitch = size if stream["layout"] == "plane" else size * float(stream["nchunks"])
+    asked = [population, population * float(stream["q1"])]
+    asked = [*asked, asked[1] * float(stream["q2"])][: int(stream["nchunks"])]
+    passes = [one(kept, alone(kept), size, pitch) for kept in asked]
     if kind(stream) == "chunks":
         return start + sum(float(atoms * dram.combined(dev, limits)) for atoms, limits in passes)
     column, activate, little = (
-        np.asarray(sum((atoms * limits[i] for atoms, limits in passes), np.zeros(()))) for i in range(3)
+        np.asarray(np.sum([atoms * limits[i] for atoms, limits in passes])) for i in range(3)
     )
     return start + float(dram.combined(dev, (column, activate, little)))
 
@@ -124,7 +138,9 @@ def rows() -> list[Row]:
     """Errors of time over all streams, and by kind."""
     found = errors()
     fetched = np.concatenate([values for name, values in found.items() if name != "lagged"])
-    unfitted = "none of its limits (row cycles of random banks) is in the closed form: designs here fetch in order"
+    unfitted = (
+        "none of its limits (row cycles of random banks) is in the closed form: designs here fetch in order"
+    )
     result = [
         Row("dram", "mean error of time, all streams but interleaved chunk passes", 0.0,
             float(np.abs(fetched).mean()), SOURCE, f"{len(fetched)} streams of five devices, random gather among them",

@@ -74,7 +74,9 @@ def at_loss(
             for low, high in zip(known, known[1:], strict=False):
                 if lost[low, c] <= budget <= lost[high, c]:
                     share = (budget - lost[low, c]) / max(lost[high, c] - lost[low, c], 1e-30)
-                    found = float(np.exp((1 - share) * np.log(value[low, c]) + share * np.log(value[high, c])))
+                    found = float(
+                        np.exp((1 - share) * np.log(value[low, c]) + share * np.log(value[high, c]))
+                    )
                     if found > best:
                         best, chosen = found, key
         if best > 0:

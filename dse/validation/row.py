@@ -60,7 +60,7 @@ class Row:
             return None
         error = self.error
         # A number that should be there and is not does not agree. (Not "<=": NaN must not agree.)
-        return error is not None and abs(error) <= self.tolerance * (1 + 1e-9)
+        return error is not None and abs(error) <= self.tolerance + 1e-9
 
     @property
     def failed(self) -> bool:

@@ -12,7 +12,12 @@ from dse.hardware import sram
 from dse.validation.row import Row
 
 SOURCE: Final = "CACTI 7 runs, dse/hardware/data/sram_cacti7.csv"
-TITLES: Final = {"read_pj": "read energy", "write_pj": "write energy", "area_mm2": "area", "leakage_mw": "leakage"}
+TITLES: Final = {
+    "read_pj": "read energy",
+    "write_pj": "write energy",
+    "area_mm2": "area",
+    "leakage_mw": "leakage",
+}
 PUBLISHED: Final = (
     # node, KiB, pJ per 64 bit read, source, tolerance
     (45, 8, 10.0, "Horowitz, ISSCC 2014"), (45, 32, 20.0, "Horowitz, ISSCC 2014"),
@@ -34,7 +39,9 @@ def left_out() -> dict[str, list[float]]:
             continue
         below, above = (sram.macro(side[2], width, node) for side in sides)
         for name, scale in (("read_pj", 1e-12), ("write_pj", 1e-12), ("leakage_mw", 1e-3), ("area_mm2", 1.0)):
-            attribute = {"read_pj": "read_j", "write_pj": "write_j", "leakage_mw": "leakage_w"}.get(name, name)
+            attribute = {"read_pj": "read_j", "write_pj": "write_j", "leakage_mw": "leakage_w"}.get(
+                name, name
+            )
             # The middle of two capacities a factor of four apart, log-log, is their geometric mean.
             middle = float(np.sqrt(getattr(below, attribute) * getattr(above, attribute)))
             found[name].append(middle / (float(row[name]) * scale) - 1)

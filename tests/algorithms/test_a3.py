@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dse.algorithms import build
-from dse.algorithms.a3 import candidates, greedy_search, parse_format
+from dse.algorithms.a3 import candidates, parse_format
+from dse.algorithms.greedy_search import greedy_search
 from dse.errors import BadInput
 
 KEYS = np.array([[-0.6, 0.1, 0.8], [0.1, -0.2, -0.9], [0.8, 0.6, 0.7], [0.5, 0.7, 0.5]])
@@ -111,7 +112,7 @@ def test_search_equals_the_pointer_form(skip, levels):
 @pytest.mark.parametrize("steps", [100, 1000])
 def test_long_searches_equal_the_pointer_form(steps, monkeypatch):
     """Columns of many blocks, one of them far above the rest, as in a language model; split as large calls are."""
-    monkeypatch.setattr("dse.algorithms.a3.TOGETHER", 3)
+    monkeypatch.setattr("dse.algorithms.greedy_search.TOGETHER", 3)
     rng = np.random.default_rng(steps)
     keys = rng.standard_normal((300, 12)).astype(np.float32)
     keys[:, 3] += 9
@@ -202,7 +203,7 @@ def test_blocks_of_queries_change_nothing(make_call, monkeypatch):
     call = make_call(4)
     algorithm = build("a3", {"fetch": "demand"})
     whole = algorithm.attend(call)
-    monkeypatch.setattr("dse.algorithms.a3.TOGETHER", 5)
+    monkeypatch.setattr("dse.algorithms.greedy_search.TOGETHER", 5)
     parts = algorithm.attend(call)
     assert (whole.out == parts.out).all()
     assert (whole.k_masks[0] == parts.k_masks[0]).all()

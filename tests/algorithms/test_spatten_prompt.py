@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dse.algorithms import build
@@ -204,6 +204,7 @@ def test_the_mean_is_fair_to_late_tokens_and_the_sum_is_not():
     assert by_sum.tolist() == [*range(LENGTH // 2 - 1), LENGTH - 1]
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     rows=st.integers(1, 6),

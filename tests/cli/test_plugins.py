@@ -24,7 +24,7 @@ from dse.algorithms.plugins import check_class, load_plugin
 from dse.errors import BadInput
 from dse.profiles.schema import Form
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "strided"
+EXAMPLE = Path(__file__).parents[1] / "examples" / "strided"
 
 
 def build_wheel(folder: Path, name: str, entry: str, sources: dict[str, str]) -> Path:
@@ -98,6 +98,12 @@ def test_the_example_is_about_thirty_lines() -> None:
     assert len(lines) <= 35
 
 
+def test_the_readme_shows_the_example_as_it_is() -> None:
+    readme = (EXAMPLE.parents[2] / "README.md").read_text(encoding="utf-8")
+    source = (EXAMPLE / "dse_strided.py").read_text(encoding="utf-8")
+    assert source in readme or "class Strided" not in readme
+
+
 def test_an_installed_package_is_measured_priced_and_swept_like_a_built_in_one(
     clean: Any,
     tmp_path: Path,
@@ -123,6 +129,7 @@ def test_an_installed_package_is_measured_priced_and_swept_like_a_built_in_one(
     save_scales(tmp_path / "scales.npz", calibrate(model, chosen))
     model.sha256 = "00"
     monkeypatch.setattr(run_module, "_model", lambda name: model)
+    monkeypatch.setattr(run_module, "_calibrated_on", lambda job: np.zeros(0, np.uint64))
     monkeypatch.setattr(run_module, "_windows", lambda job, context, count=0: list(chosen))
     settings = [
         *expand({"algorithm": "dense", "k_bits": [8, 12], "v_bits": 12}, "grid"),

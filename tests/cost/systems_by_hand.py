@@ -155,3 +155,26 @@ def table(counts: dict[str, float], spread: float = 0.0) -> NDArray[np.float64]:
         else:
             found[..., columns.index(name)] = scaled
     return found
+
+
+def prompt(system: System, length: int, tile: int) -> System:
+    """A system's decode step made a prompt's pass: work for every query, fetches for every tile of them.
+
+    Queries of a tile keep different tokens, so sparse streams fetch more than one query's rows per tile.
+    """
+    counts = dict(system.counts)
+    tiles = -(-length // tile)
+    visible = (length + tile) / 2
+    for name, value in system.counts.items():
+        if name in FETCH_COUNTERS and name.split("_")[0] in ("k", "v"):
+            if "_rows" in name:
+                keep = min(1.0, value / N)
+                counts[name] = tiles * visible * (1.0 - (1.0 - keep) ** (1.0 + 0.1 * (tile - 1)))
+                runs = name.replace("_rows", "_runs")
+                counts[runs] = max(tiles * system.counts[runs] * visible / N, 1.0)
+        elif "_runs" not in name:
+            counts[name] = (
+                value * length * (1.0 if name in ("rows_written", "divisions") else (length + 1) / 2 / N)
+            )
+    counts["rows_written"] = float(length)
+    return System(system.form, counts)

@@ -210,7 +210,7 @@ def test_quick_select_against_simulation(n: int, k: int, passes: float, cycles: 
 
 
 OTHER_VALUES: dict[str, list[Any]] = {
-    "memory_gib": [1.0],
+    "memory_gib": [1.0], "row_overhead_cycles": [9], "softmax": ["row"], "residence": ["buffers"],
     "node_rule": ["stillmaker"], "node_nm": [22.0, 7.0], "overhead_pj_per_op": [9.0], "dram": ["ddr4", "lpddr5"],
     "layout": ["token-major"], "row_bus": ["free"], "value_lanes": [4],
 }  # fmt: skip

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from dse.cost.price import price
+from dse.cost.statistics import Statistics, statistics
+from dse.cost.workload import Workload
 from dse.errors import BadInput
 from dse.hardware.dram import device_rows
-from dse.hardware.parameters import PARAMETERS, check_design, check_value
+from dse.hardware.parameters import PARAMETERS, HardwareValue, check_design, check_value
 from dse.hardware.presets import load_preset, preset_names, read_preset
+from dse.profiles.schema import FETCH_COUNTERS, Form, ModelShape, counter_columns
 
 
 def test_shipped_presets() -> None:
-    assert set(preset_names()) >= {"topick", "topick-gqa", "spatten", "dense-array"}
+    assert set(preset_names()) >= {
+        "topick", "topick-gqa", "spatten", "spatten-1-8", "a3", "mnnfast", "theta", "adore", "dense-array",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -105,3 +113,95 @@ def test_zero_has_a_meaning_only_where_it_is_stated() -> None:
     assert check_value("x", "dram_channel_gbps", 0) == 0.0
     with pytest.raises(BadInput):
         check_value("x", "lanes", 0)
+
+
+def works() -> Statistics:
+    """Settings that between them use every engine, with more tokens than an on-chip buffer holds."""
+    n, group = 2000.0, 2.0
+    base = {
+        "k_rows_0": n, "k_runs_0": 1, "v_rows": n, "v_runs": 1, "rows_written": 1, "qk_rows_0": group * n,
+        "pv_rows": group * n, "exponentials": group * n, "divisions": group,
+    }  # fmt: skip
+    sparse = {"v_rows": 0.1 * n, "v_runs": 0.09 * n, "pv_rows": group * 0.1 * n}
+    settings = [
+        (Form((12,), 12, 12), base),
+        (Form((4, 4, 4), 12, 12, v_after="token", lag=32),
+         {**base, **sparse, "k_rows_1": 0.9 * n, "k_runs_1": 0.1 * n, "k_rows_2": 0.2 * n, "k_runs_2": 0.15 * n,
+          "qk_rows_1": 1.8 * n, "qk_rows_2": 0.4 * n, "compares": 4.0 * n, "margins": 6.0}),
+        (Form((8, 4), 12, 12, v_after="row", chunk_order="row"),
+         {**base, **sparse, "k_rows_1": 0.1 * n, "k_runs_1": 1, "qk_rows_1": 0.2 * n, "select_calls": group,
+          "select_elements": group * n, "select_kept": 0.2 * n, "importance_adds": 9 * group * n, "row_waits": group,
+          "second_passes": 0.2}),
+        (Form((9,), 9, 9, v_after="row"),
+         {**base, **sparse, "search_steps": 4 * n, "sort_elements": 64 * n, "meta_read_bytes": 9 * n, "row_waits": 4}),
+        (Form((8,), 8, 12, 16, 16),
+         {**base, "controller_macs": 5e4, "scalar_ops": 300, "rows_reloaded": 900.0, "rank_calls": 1,
+          "rank_elements": n, "rank_kept": n / 2}),
+    ]  # fmt: skip
+    shape = ModelShape(2, 4, 2, 64, 600_000, 100_000)
+    columns = counter_columns()
+    table = np.zeros((len(settings), 2, 2, len(columns)))
+    for i, (_, counts) in enumerate(settings):
+        for name, value in counts.items():
+            for scope in ("group.", "head.") if name in FETCH_COUNTERS else ("",):
+                table[i, ..., columns.index(scope + name)] = value
+    return statistics([form for form, _ in settings], table, shape, n, classes=0)
+
+
+def another(name: str, value: HardwareValue) -> HardwareValue:
+    """A valid value that differs."""
+    parameter = PARAMETERS[name]
+    if parameter.kind == "choice":
+        return next(choice for choice in parameter.choices if choice != value)
+    number = float(value) * 2 if float(value) else max(parameter.low, 1.0) * 3
+    number = number if number <= parameter.high else float(value) / 2
+    return int(number) if parameter.kind == "int" else number
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_key_of_a_preset_changes_some_result(name: str) -> None:
+    design, stats = load_preset(name), works()
+    workloads = (Workload(), Workload(batch=0, scope="model"))
+    before = [price(stats, design, w) for w in workloads]
+    for key, value in design.items():
+        changed = design | {key: another(key, value)}
+        assert check_value(name, key, changed[key]) != value
+        after = [price(stats, changed, w) for w in workloads]
+        moved = any(
+            not np.allclose(a[metric], b[metric], rtol=1e-9)
+            for a, b in zip(before, after, strict=True)
+            for metric in a
+        )
+        assert moved, key
+
+
+@pytest.mark.parametrize(("name", "setting"), [("theta", "top-theta"), ("adore", "adore")])
+def test_machines_of_ours_have_the_memory_and_the_area_of_topick(name: str, setting: str) -> None:
+    ours, topick = load_preset(name), load_preset("topick")
+    for key in ("dram", "dram_channels", "dram_channel_gbps", "node_nm", "clock_ghz", "outstanding_requests"):
+        assert ours[key] == topick[key], key
+    stats = works()
+    dense, picker = stats.take([0]), stats.take([1])
+    reference = price(picker, topick, Workload(), ("area_mm2",))["area_mm2"]
+    # What each algorithm adds to the bare machine: comparators and compensation, or ranking.
+    extra = {"top-theta": ("compares", "scalar_ops"), "adore": ("rank_elements", "controller_macs")}[setting]
+    counters = dict(dense.counters)
+    for counter in extra:
+        counters[counter] = np.full_like(counters[counter], 100.0)
+    counters["rank_calls"] = np.full_like(counters["rank_calls"], float("rank_elements" in extra))
+    mine = price(replace(dense, counters=counters), ours, Workload(), ("area_mm2",))["area_mm2"]
+    assert float(np.ravel(mine)[0]) == pytest.approx(float(np.ravel(reference)[0]), rel=0.02)
+
+
+def test_an_eighth_of_spatten_is_an_eighth() -> None:
+    whole, eighth = load_preset("spatten"), load_preset("spatten-1-8")
+    changed = {key for key in whole if whole[key] != eighth[key]}
+    assert changed >= {"lanes", "value_lanes", "dram_channels", "exponent_units", "select_comparators"}
+    assert all(float(whole[key]) == 8 * float(eighth[key]) for key in changed)
+
+
+def test_a_user_file_of_text_that_is_not_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BadInput, match="cannot be read"):
+        load_preset(path)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dse.hardware.sram import macro
+from dse.hardware.sram import isotonic, macro
 
 ROWS = list(
     csv.DictReader(
@@ -20,15 +20,27 @@ ROWS = list(
 
 
 def test_table_points_come_back() -> None:
-    """Energies and areas that were not raised to keep the table monotone are the table's."""
-    same = 0
+    """Energies and areas that did not fall with capacity are the table's; those that did, near it."""
+    same, off = 0, []
     for row in ROWS:
         found = macro(float(row["capacity_bytes"]), float(row["word_bits"]), float(row["node_nm"]))
         read = float(row["read_pj"]) * 1e-12
-        assert found.read_j >= read * (1 - 1e-9)
-        assert found.area_mm2 >= float(row["area_mm2"]) * (1 - 1e-9)
         same += bool(np.isclose(found.read_j, read))
-    assert same >= 0.85 * len(ROWS)
+        off.append(float(found.read_j) / read - 1)
+    assert same >= 0.7 * len(ROWS)
+    assert np.abs(off).mean() < 0.03
+
+
+@given(st.lists(st.floats(-10, 10), min_size=1, max_size=12))
+def test_isotonic_lines_rise_and_keep_their_mean(values: list[float]) -> None:
+    line = np.asarray(values)
+    found = isotonic(line)
+    assert (np.diff(found) >= -1e-12).all()
+    assert found.mean() == pytest.approx(line.mean(), abs=1e-9)
+    assert np.array_equal(isotonic(np.sort(line)), np.sort(line))
+    # No rising line lies nearer: neither the running maximum nor the running minimum from behind.
+    for other in (np.maximum.accumulate(line), np.minimum.accumulate(line[::-1])[::-1]):
+        assert ((found - line) ** 2).sum() <= ((other - line) ** 2).sum() + 1e-9
 
 
 @given(st.floats(64, 2**26), st.floats(1.0, 4.0), st.floats(1, 4096), st.floats(7, 65))

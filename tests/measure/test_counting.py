@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dse.algorithms.contract import Attended
@@ -98,6 +98,7 @@ def tiles_of(mask, tile):
     return [mask[start : start + tile].any(axis=0) for start in range(0, len(mask), tile)]
 
 
+@settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     batch=st.integers(1, 2),

@@ -20,7 +20,8 @@ def job(model, chosen, tmp_path, monkeypatch):
     scales = tmp_path / "scales.npz"
     save_scales(scales, calibrate(model, chosen))
     model.sha256 = "00"
-    monkeypatch.setattr(run_module, "_model", lambda name: model)
+    monkeypatch.setattr(run_module, "_model", lambda job: model)
+    monkeypatch.setattr(run_module, "_calibrated_on", lambda job: np.zeros(0, np.uint64))
     monkeypatch.setattr(run_module, "_windows", lambda job, context, count=0: list(chosen))
     settings = tuple(build(n, k) for n, k in (("dense", {}), ("token-picker", {"lag": 4}), ("spatten", {})))
     return Job(

@@ -9,8 +9,9 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+from tiny_models import interleave
 
-from dse.models.llama import Layer, Llama, Weights
+from dse.models.decoder import Decoder, Layer, Weights
 
 DIM, HIDDEN, LAYERS, HEADS, KV_HEADS, WIDTH = 32, 64, 2, 4, 2, 8
 
@@ -34,7 +35,7 @@ class Tiny:
     layers: list[dict[str, np.ndarray]]
     final_norm: np.ndarray
 
-    def llama(self, **changes: Any) -> Llama:
+    def llama(self, **changes: Any) -> Decoder:
         layers = tuple(
             Layer(
                 attention_norm=w["attn_norm"],
@@ -47,7 +48,7 @@ class Tiny:
             for w in self.layers
         )
         sizes = {"query_heads": HEADS, "kv_heads": KV_HEADS, "head_dim": WIDTH} | changes
-        return Llama(Weights(self.embedding, layers, self.final_norm, self.embedding), **sizes)
+        return Decoder(Weights(self.embedding, layers, self.final_norm, self.embedding), **sizes)
 
     def write(self, path: Path, *, quantised: bool = False, **changes: Any) -> Path:
         """Writes the network as llama.cpp's converter does; `changes` replace or (None) drop metadata."""
@@ -88,13 +89,6 @@ class Tiny:
         writer.write_tensors_to_file()
         writer.close()
         return path
-
-
-def interleave(w: np.ndarray, heads: int) -> np.ndarray:
-    """llama.cpp's row order of Q and K: the halves of each head alternate."""
-    return np.ascontiguousarray(
-        w.reshape(heads, 2, w.shape[0] // heads // 2, w.shape[1]).swapaxes(1, 2).reshape(w.shape)
-    )
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from pathlib import Path
 
 import pytest
 
 from dse.errors import BadInput
-from dse.models import catalog
+from dse.models import catalog, load
 
 
 def test_missing_weights_name_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,13 +50,89 @@ def test_a_misspelt_name_is_corrected() -> None:
 
 
 def test_another_file_under_a_known_name_is_refused(monkeypatch: pytest.MonkeyPatch, tiny_file: Path) -> None:
-    from dse.models import llama
-
-    monkeypatch.setattr(llama, "find_model", lambda name: tiny_file)
-    with pytest.raises(BadInput, match="not the known file"):
-        llama.Llama.load("smollm2-135m")
+    monkeypatch.setattr(load, "find_model", lambda name: tiny_file)
+    with pytest.raises(BadInput, match=r"not the known file .*; run `pip install"):
+        load.load_decoder("smollm2-135m")
+    with pytest.raises(BadInput, match=r"not the known file .*; remove it, it is made again"):
+        load.load_decoder("gemma-3-270m")
 
 
 def test_a_package_that_is_not_there() -> None:
     assert catalog.package_folder("no_such_package_at_all") is None
     assert catalog.package_folder("struct") is None  # a module, not a package
+
+
+def in_parts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes = b"abcdefgh"
+) -> catalog.KnownModel:
+    """A known model of 8 bytes in two packages, and a cache folder."""
+    monkeypatch.setenv(catalog.CACHE_VARIABLE, str(folder / "cache"))
+    for i in range(2):
+        (folder / f"part{i}").mkdir()
+        (folder / f"part{i}" / "piece").write_bytes(content[4 * i : 4 * i + 4])
+    monkeypatch.setattr(catalog, "package_folder", lambda module: folder / module)
+    return catalog.KnownModel(
+        name="two",
+        description="",
+        licence="",
+        parts=(("part0", "piece"), ("part1", "piece")),
+        file="two.gguf",
+        sha256=hashlib.sha256(b"abcdefgh").hexdigest(),
+        size=8,
+        install="pip install two",
+    )
+
+
+def test_a_file_in_parts_is_joined_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = in_parts(tmp_path, monkeypatch)
+    assert model.installed
+    assert not (tmp_path / "cache").exists()  # asking costs nothing
+    path = model.path
+    assert path is not None
+    assert path == tmp_path / "cache" / "models" / "two.gguf"
+    assert path.read_bytes() == b"abcdefgh"
+    made = path.stat().st_mtime_ns
+    assert model.path == path
+    assert path.stat().st_mtime_ns == made
+    path.write_bytes(b"abc")  # cut short by something: made again
+    assert model.path == path
+    assert path.read_bytes() == b"abcdefgh"
+    assert [p.name for p in path.parent.iterdir()] == ["two.gguf"]
+    (tmp_path / "part1" / "piece").unlink()
+    assert not model.installed
+    assert model.path is None
+
+
+def test_parts_of_another_file_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = in_parts(tmp_path, monkeypatch, b"abcdxxxx")
+    with pytest.raises(BadInput, match=r"two: its parts do not make two\.gguf; run `pip install two` again"):
+        _ = model.path
+    assert not list((tmp_path / "cache" / "models").iterdir())
+
+
+def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = in_parts(tmp_path, monkeypatch)
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(BadInput, match=r"cache.models cannot be written .*; set DSE_CACHE to a folder"):
+        _ = model.path
+
+
+def test_the_cache_folder_follows_the_platform(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(catalog.CACHE_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/some/where")
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert catalog.cache_folder() == Path("/some/where/dse")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert catalog.cache_folder() == Path.home() / ".cache" / "dse"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert catalog.cache_folder() == Path.home() / "Library" / "Caches" / "dse"
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setenv("LOCALAPPDATA", "/local")
+    assert catalog.cache_folder() == Path("/local/dse/cache")
+
+
+def test_a_directory_is_a_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert catalog.find_model("mine") == Path("mine")
+    assert catalog.find_model("./mine") == Path("mine")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dse.errors import BadInput
 from dse.models import text
 from dse.models.gguf import GgufFile
-from dse.models.tokenizer import Tokenizer
+from dse.models.tokenizer import gguf_tokenizer
 
 
 def test_hard_line_breaks_are_joined() -> None:
@@ -74,8 +74,8 @@ def test_another_text_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 def test_tokens_are_cached_and_read_only(tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text, "book_text", lambda name: f"the {name}")
-    monkeypatch.setattr(text, "_tokens", {})
-    tokenizer = Tokenizer(GgufFile(tiny_file))
+    monkeypatch.setattr(text.Texts, "_known", {})
+    tokenizer = gguf_tokenizer(GgufFile(tiny_file))
     books = text.books(tokenizer)
     assert tokenizer.decode(books["history"]) == "the history"
     assert text.book("history", tokenizer) is books["history"]

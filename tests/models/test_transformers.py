@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from dse.models.catalog import known_model
-from dse.models.llama import Llama
+from dse.models.decoder import Decoder
+from dse.models.load import load_decoder
 from dse.models.text import TEXT_SHA256, book
 
 REFERENCE: dict[str, Any] = json.loads(
@@ -26,11 +27,11 @@ pytestmark = pytest.mark.model
 
 
 @pytest.fixture(scope="module")
-def model() -> Llama:
-    return Llama.load("smollm2-135m")
+def model() -> Decoder:
+    return load_decoder("smollm2-135m")
 
 
-def test_the_reference_is_of_this_model_and_text(model: Llama) -> None:
+def test_the_reference_is_of_this_model_and_text(model: Decoder) -> None:
     assert REFERENCE["model"]["sha256"] == model.sha256 == known_model("smollm2-135m").sha256
     assert REFERENCE["text"]["sha256"] == TEXT_SHA256
     shape = model.shape
@@ -41,7 +42,7 @@ def test_the_reference_is_of_this_model_and_text(model: Llama) -> None:
 
 
 @pytest.mark.parametrize("window", REFERENCE["windows"], ids=lambda w: w["book"])
-def test_perplexity_equals_transformers(model: Llama, window: dict[str, Any]) -> None:
+def test_perplexity_equals_transformers(model: Decoder, window: dict[str, Any]) -> None:
     first, count = window["first_token"], window["tokens"]
     tokens = book(window["book"], model.tokenizer)[first : first + count]
     assert hashlib.sha256(tokens.astype("<i8").tobytes()).hexdigest() == window["token_ids_sha256"]
@@ -56,7 +57,7 @@ def test_perplexity_equals_transformers(model: Llama, window: dict[str, Any]) ->
         assert nll[int(position)] == pytest.approx(value, abs=1e-3)
 
 
-def test_special_tokens_are_never_added(model: Llama) -> None:
+def test_special_tokens_are_never_added(model: Decoder) -> None:
     tokenizer = model.tokenizer
     text = "The capital of France is Paris. In 1805,\n\nit was."
     assert tokenizer.decode(tokenizer.encode(text)) == text

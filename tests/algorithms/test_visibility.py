@@ -1,4 +1,4 @@
-"""A layer that sees a sliding window is a layer whose cache begins there."""
+"""A sliding window is a cache that begins there, and a prompt's last rows are those of decoding."""
 
 from __future__ import annotations
 
@@ -71,3 +71,19 @@ def test_a_window_equals_a_shorter_cache(name, knobs, make_call):
         assert set(here.work) == set(alone.work)
         for counter, total in alone.work.items():
             np.testing.assert_allclose(here.work[counter], total, err_msg=counter)
+
+
+@pytest.mark.parametrize("window", [0, WINDOW])
+@pytest.mark.parametrize(("name", "knobs"), CASES)
+def test_a_prompt_ends_as_decoding_does(name, knobs, window, make_call):
+    """All queries of a text at once give the last ones what they get alone."""
+    whole = dataclasses.replace(make_call(32, queries=40, keys=40), window=window)
+    last = dataclasses.replace(whole, q=whole.q[..., 34:, :], first=34)
+    algorithm = prepared(name, knobs)
+    prompt, decoded = algorithm.attend(whole), algorithm.attend(last)
+    np.testing.assert_allclose(prompt.out[..., 34:, :], decoded.out, atol=2e-6)
+    masks = zip([*prompt.k_masks, prompt.v_mask], [*decoded.k_masks, decoded.v_mask], strict=True)
+    for mask, want in masks:
+        if want is not None:
+            assert (mask[..., 34:, :] == want).all()
+            assert not (mask & ~whole.visible()).any()

@@ -1,0 +1,171 @@
+"""Finished pieces of a sweep on disk, so that a sweep that was killed goes on where it stopped.
+
+A piece is one file, written beside its place and moved there, so it is whole or absent. What the pieces belong
+to (space, profile, versions, how the sweep was cut) stands in a header; pieces of anything else are never mixed
+in: the difference is named and nothing is touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from importlib.resources import files
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from dse.errors import BadInput
+from dse.search.shards import Found
+
+FOLDER: Final = ".pieces"
+HEADER: Final = "header.json"
+ARRAYS: Final = ("costs", "area", "energy", "setting", "design", "count")
+COUNTS: Final = ("evaluated", "infeasible")
+PACKAGES: Final = ("algorithms", "cost", "hardware", "profiles", "search", "space")
+
+
+def code_digest() -> str:
+    """SHA-256 over the source of everything that decides a result: a version number misses an edited file."""
+    digest = hashlib.sha256()
+    root = files("dse")
+    for package in PACKAGES:
+        for entry in sorted((root / package).iterdir(), key=lambda e: e.name):
+            if entry.name.endswith(".py"):
+                digest.update(entry.name.encode() + entry.read_bytes())
+    return digest.hexdigest()
+
+
+class Pieces:
+    """The folder of finished pieces inside a run directory.
+
+    Args:
+        directory: of the run; None keeps nothing.
+        content: name -> what the pieces depend on, named in the message where it differs.
+
+    Raises:
+        BadInput: the folder holds pieces of something else.
+    """
+
+    def __init__(self, directory: Path | None, content: Mapping[str, str]) -> None:
+        self.folder = None if directory is None else directory / FOLDER
+        if self.folder is None:
+            return
+        try:
+            self._open(self.folder, dict(content))
+        except OSError as error:
+            raise BadInput(
+                f"{self.folder}: cannot be written: {error.strerror}; choose another directory with --output"
+            ) from None
+
+    @staticmethod
+    def _open(folder: Path, content: dict[str, str]) -> None:
+        header = folder / HEADER
+        if header.is_file():
+            try:
+                there = json.loads(header.read_text(encoding="utf-8"))
+            except ValueError:
+                there = None
+            if isinstance(there, dict):
+                for name, value in content.items():
+                    if there.get(name) != value:
+                        raise BadInput(
+                            f"{folder.parent}: holds an unfinished sweep with another {name} "
+                            f"({_short(there.get(name))}, not {_short(value)}); nothing was mixed: --fresh starts "
+                            "over, or choose another directory with --output"
+                        )
+                return
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        _write(header, (json.dumps(content, indent=2) + "\n").encode())
+
+    def load(self) -> dict[int, Found]:
+        """Number -> piece, of all that can be read; a damaged one counts as not done."""
+        if self.folder is None:
+            return {}
+        found = {}
+        for path in sorted(self.folder.glob("*.npz")):
+            piece = _read(path)
+            if piece is not None and path.stem.isdigit():
+                found[int(path.stem)] = piece
+        return found
+
+    def save(self, number: int, piece: Found) -> None:
+        """Write a finished piece.
+
+        Raises:
+            BadInput: the disk does not take it.
+        """
+        if self.folder is None:
+            return
+        numbers: dict[str, Any] = {name: getattr(piece, name) for name in COUNTS}
+        numbers |= {"broken": piece.broken, "excluded": piece.excluded}
+        numbers["fastest"] = [[k, v] for k, v in piece.fastest.items() if math.isfinite(v)]
+        numbers["closest"] = [piece.closest[0] if math.isfinite(piece.closest[0]) else None, piece.closest[1]]
+        buffer = BytesIO()
+        np.savez(
+            buffer,
+            allow_pickle=False,
+            numbers=np.array(json.dumps(numbers)),
+            **{name: getattr(piece, name) for name in ARRAYS},
+        )
+        try:
+            _write(self.folder / f"{number:06d}.npz", buffer.getvalue())
+        except OSError as error:
+            raise BadInput(
+                f"{self.folder}: cannot write: {error.strerror}; what is there stays good"
+            ) from None
+
+
+def clear(directory: Path) -> None:
+    """Remove the pieces of a finished run, and the directory if nothing else is in it."""
+    if (directory / FOLDER).is_dir():
+        shutil.rmtree(directory / FOLDER, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            directory.rmdir()
+
+
+def _write(path: Path, content: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Found | None:
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            numbers = json.loads(str(data["numbers"]))
+            arrays = {name: data[name] for name in ARRAYS}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    low, reached = numbers["closest"]
+    return Found(
+        arrays["costs"],
+        arrays["area"],
+        arrays["energy"],
+        arrays["setting"],
+        arrays["design"],
+        arrays["count"],
+        evaluated=numbers["evaluated"],
+        infeasible=numbers["infeasible"],
+        broken=numbers["broken"],
+        excluded=numbers["excluded"],
+        fastest={int(k): float(v) for k, v in numbers["fastest"]},
+        closest=(math.inf if low is None else low, reached),
+    )
+
+
+def _short(text: object) -> str:
+    return str(text)[:12]
