@@ -124,7 +124,9 @@ def _enough(
         if (most <= 1.15 * wanted).all():
             break
         # Counts fall nearly exponentially between the two ends: aim a little above what is wanted.
-        part = np.log(most / (1.08 * wanted)) / np.log(most / fewest) if number % 3 < 2 else 0.5
+        top = np.maximum(most, 1)
+        part = np.log(top / (1.08 * wanted)) / np.log(np.maximum(top / fewest, 1.01))
+        part = part if number % 3 < 2 else np.full_like(part, 0.5)
         middle = low + (high - low) * np.clip(part, 0.03, 0.97).astype(low.dtype)
         found = reached(common, middle, -slack).sum(axis=1)
         enough = found >= wanted

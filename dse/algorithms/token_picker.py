@@ -18,17 +18,18 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dse.algorithms.contract import Algorithm, Attended, BoolArray, Call, FloatArray, Knob
+from dse.algorithms.contract import Attended, BoolArray, Call, FloatArray, Knob
+from dse.algorithms.layers import LAYERS, Layered
 from dse.algorithms.operands import per_head, softmax_over
 from dse.algorithms.quantize import chunk_values, parse_chunks, to_integers
 from dse.errors import BadInput
-from dse.profiles.schema import Form
+from dse.profiles.schema import Form, Knobs
 
 QUERIES: Final = 128
 """Queries that are decided side by side in a stream: few enough that their bounds stay in cache."""
 
 
-class TokenPicker(Algorithm):
+class TokenPicker(Layered):
     """Probability-bounded pruning with on-demand key chunks."""
 
     name = "token-picker"
@@ -52,17 +53,26 @@ class TokenPicker(Algorithm):
         ),
         Knob("lag", 256, "stream: tokens that go by before a further chunk is there; 0: none", 0, 4096),
         Knob("recheck", False, "test survivors again with the final denominator before fetching values"),
+        LAYERS,
     )
+    layered = ("threshold", "margin")
 
-    def __init__(self, knobs: Mapping[str, object] | None = None, where: str = "") -> None:
-        super().__init__(knobs, where)
+    @classmethod
+    def check(cls, knobs: Mapping[str, object], where: str) -> Knobs:
+        settings = super().check(knobs, where)
         try:
-            self.widths = parse_chunks(self.text("chunks"))
+            parse_chunks(str(settings["chunks"]))
         except ValueError:
             raise BadInput(
-                f"{where or self.name}.chunks: {self.text('chunks')!r} is no list of widths; "
+                f"{where}.chunks: {settings['chunks']!r} is no list of widths; "
                 "write them most significant first, 2 to 16 bits in all, such as '4+4+4'"
             ) from None
+        return settings
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Bits of every key chunk, most significant first."""
+        return parse_chunks(self.text("chunks"))
 
     def form(self) -> Form:
         stream = self.text("mode") == "stream"
@@ -75,7 +85,7 @@ class TokenPicker(Algorithm):
             lag=self.integer("lag") if stream else -1,
         )
 
-    def attend(self, call: Call) -> Attended:
+    def attend_layer(self, call: Call) -> Attended:
         bits = sum(self.widths)
         batch, heads, group, queries, dim = call.q.shape
         step_q = call.scales.q[bits][None, :, :, None, None].astype(call.q.dtype)

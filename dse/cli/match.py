@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     "-o", "--output", type=click.Path(path_type=Path), metavar="DIR",
     help="Folder to write.  [default: results/<space name>-match]",
 )  # fmt: skip
+@click.option(
+    "--replace", "again", is_flag=True, help="Replace a comparison of another space or profile there."
+)
 @common("set", "jobs", "json", "quiet", "debug")
 @click.pass_obj
 def command(
@@ -49,6 +52,7 @@ def command(
     confirmation: str | None,
     settings_only: bool,
     output: Path | None,
+    again: bool,
     overrides: tuple[str, ...],
     jobs: int,
 ) -> None:
@@ -76,9 +80,9 @@ def command(
     spelt = _spelt(space, loss, everything, confirmation, overrides)
     with environment.progress_bar() as progress:
         found = match(chosen, judge, budgets, jobs=jobs, progress=progress, command=spelt)
-    check_folder(directory, found.search.info["space_digest"])
+    check_folder(directory, found.search.info["space_digest"], again)
     title = _title(replace(found.space, table=judge), found)
-    write_match(directory, found, spelt, lambda folder: _draw(found, title, folder))
+    write_match(directory, found, spelt, lambda folder: _draw(found, title, folder), again)
     if environment.json:
         environment.print_json(info(found, spelt))
     _show(environment, found, title)
@@ -96,7 +100,7 @@ def _budgets(text: str) -> tuple[float, ...]:
 
 def _confirmation(space: Space, named: str | None, spelt: str) -> Profile:
     """The profile that was named, or the one that the naming rule gives."""
-    from dse.profiles.naming import ProfileName
+    from dse.profiles.naming import TEXTS, USUAL_PHASE, ProfileName
     from dse.profiles.store import load_profile, shipped_profiles
 
     if named is not None:
@@ -110,10 +114,13 @@ def _confirmation(space: Space, named: str | None, spelt: str) -> Profile:
         return load_profile(beside)
     if not is_path and name in shipped_profiles():
         return load_profile(name)
+    options = [f"--context {space.workload.context}", f"--model {space.profile.provenance.model}"]
+    options += [f"--text {own.text}"] * (own.text != TEXTS[0])
+    options += [f"--phase {own.phase}"] * (own.phase != USUAL_PHASE)
     raise BadInput(
         f"confirmation profile {str(beside) if is_path else name!r}: not there; name one with --confirmation, or "
         f"measure it: {spelt} --settings-only -o settings.toml, then dse profile run --grid settings.toml "
-        f"--part confirmation --name {name} -o {name}"
+        f"--part confirmation --name {name} {' '.join(options)} -o {name}"
     )
 
 
@@ -206,7 +213,7 @@ def _show(environment: Environment, found: Match, title: str) -> None:
     for number, line in enumerate(shown.lines):
         environment.print(environment.style(line, bold=True) if number < shown.headers else line)
     environment.print(
-        "same letter within a budget: losses that cannot be told apart at 95 %, window by window"
+        "same letter within a budget: losses not told apart, window by window (each pair at 95 %)"
     )
     marks = {row.kept for row in found.rows}
     if "open" in marks:
@@ -219,3 +226,24 @@ def _show(environment: Environment, found: Match, title: str) -> None:
         names = [name for b, name in found.absent if b == budget]
         if names:
             environment.print(f"no setting within {budget:g}: {', '.join(names)}")
+    for sentence in _sentences(found):
+        environment.print(environment.style(sentence, bold=True))
+
+
+def _sentences(found: Match) -> list[str]:
+    from dse.search.match import leaders
+    from dse.search.report import WORTH
+
+    lines = []
+    for budget, best, distinct in leaders(found):
+        if best is None or best.gain != best.gain:
+            continue
+        ahead = best.gain > WORTH
+        verdict = (
+            f"{best.gain:.2f}x over dense attention" if ahead else f"nothing pays ({best.gain:.2f}x at best)"
+        )
+        loss = "their losses differ" if distinct else "their losses cannot be told apart"
+        kept = {"yes": "", "open": ", budget not certain", "no": ", budget exceeded"}[best.kept]
+        name = f"{best.pick.algorithm} " if ahead else ""
+        lines.append(f"Within {budget:g} nats: {name}{verdict}; {loss}{kept}.")
+    return lines

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dse.cost.workload import Workload
     from dse.hardware.parameters import HardwareValue
     from dse.profiles.lookup import Selection
+    from dse.profiles.profile import Profile
     from dse.profiles.schema import KnobValue
     from dse.results import Run
     from dse.space import Space
@@ -100,6 +101,12 @@ def find_point(source: str, point: str, overrides: Sequence[str]) -> Point:
     return _of_settings(space, {}, _given(space, overrides))
 
 
+def profile_of(space: Space) -> Profile:
+    """The profile with its fetches as the workload's query tile shares them."""
+    tile = getattr(space.workload, "query_tile", 1)
+    return space.profile.at_tile(tile) if space.workload.phase == "prefill" else space.profile
+
+
 def statistics_of(space: Space, selection: Selection) -> Statistics:
     """Statistics as sweeps price them."""
     from dse.cost.statistics import statistics_from
@@ -121,6 +128,7 @@ def workload_of(space: Space) -> Workload:
         context=w.context,
         batch=LARGEST if batch == "max" else batch,
         scope=getattr(w, "scope", "attention"),
+        query_tile=getattr(w, "query_tile", 1) if w.phase == "prefill" else 1,
     )
 
 
@@ -280,7 +288,7 @@ def front_statistics(
         sources: list[Source] = []
         for _, values in part.iterrows():
             knobs = {knob: [_plain(values[f"{name}.{knob}"])] for knob in space.algorithms[name].knobs}
-            sources += resolve(space.profile, name, knobs, space.workload.context, defaults={}).sources
-        resolution = Resolution(space.profile, name, space.workload.context, tuple(sources), 0)
+            sources += resolve(profile_of(space), name, knobs, space.workload.context, defaults={}).sources
+        resolution = Resolution(profile_of(space), name, space.workload.context, tuple(sources), 0)
         found[name] = (np.asarray(part["_at"]), statistics_of(space, take(resolution)))
     return found

@@ -106,12 +106,15 @@ def _remarks(environment: Environment, profile: Profile, context: int, algorithm
             f"(of its range: {share}), bits fetched by {error.traffic:.1%}"
         )
     if profile.scales:
-        operands: dict[str, list[int]] = {}
+        widths: dict[str, list[int]] = {}
         for name in profile.scales:
             operand, _, bits = name.rpartition(".")
-            operands.setdefault(operand, []).append(int(bits))
-        widths = "; ".join(f"{o} {', '.join(map(str, sorted(b)))} bit" for o, b in operands.items())
-        paragraph(f"static scales it was quantised with: {widths}")
+            widths.setdefault(operand, []).append(int(bits))
+        alike: dict[str, list[str]] = {}
+        for operand, found in widths.items():
+            alike.setdefault(", ".join(map(str, sorted(found))), []).append(operand)
+        texts = "; ".join(f"{', '.join(names)} at {bits} bit" for bits, names in alike.items())
+        paragraph(f"static scales it was quantised with: {texts}")
 
 
 def _measured_table(rows: list[dict[str, object]], width: int) -> str:

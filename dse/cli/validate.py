@@ -84,7 +84,7 @@ def _print(environment: Environment, title: str, rows: list[Row], brief: bool) -
     environment.print(environment.style(title, bold=True))
     environment.print(header)
     for i, (row, line) in enumerate(zip(rows, numbers, strict=True)):
-        name, *more = textwrap.wrap(row.quantity, max(24, environment.columns - lead))
+        name, *more = textwrap.wrap(row.quantity, max(16, environment.columns - lead))
         for text in (line.ljust(lead) + name, *(" " * lead + rest for rest in more)):
             environment.print(environment.style(text, fg="red") if row.failed else text)
         later = rows[i + 1] if i + 1 < len(rows) else None

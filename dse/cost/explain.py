@@ -131,6 +131,7 @@ def streams(p: Parts) -> list[dict[str, Any]]:
     memory, weights = p.machine.memory, p.ledger.weights
     reads, limits = kept.limits(p.machine, p.machine["dram_channels"])
     each = dram.combined(memory, limits)
+    again = p.traffic.rounds / p.ledger.tiles
     found = []
     for i, label in enumerate(kept.labels):
         atoms = _weighted(kept.atoms[i], weights)
@@ -145,7 +146,7 @@ def streams(p: Parts) -> list[dict[str, Any]]:
         runs = _weighted(kept.rows[i] / np.maximum(kept.run[i], 1e-12), weights)
         named = dict(zip(LIMITS, (mean(limit) for limit in limits), strict=True))
         burst, taken = _scalar(memory.burst_ns), mean(each)
-        fetched = atoms * _scalar(memory.atom_bytes)
+        fetched = _weighted(kept.atoms[i] * again, weights) * _scalar(memory.atom_bytes)
         refresh = _scalar(memory.refresh)
         found.append({
             "stream": label,

@@ -21,6 +21,10 @@ LONGEST = 1 << 16
 """Units (atoms or pages) beyond which the load of channels is taken from the first ones: layouts are periodic."""
 
 
+def _array(value: float) -> FloatArray:
+    return np.asarray(value, dtype=np.float64)
+
+
 @dataclass(frozen=True)
 class Stream:
     """Rows kept of a region, in order or shuffled.
@@ -55,7 +59,7 @@ class Passage:
         """Time without the start, refresh included."""
         terms = [float(limit) for limit in self.limits] + [self.bank_ns]
         norm = sum(x**dram.NORM for x in terms) ** (1.0 / dram.NORM)
-        return self.atoms * norm * float(device.refresh)
+        return float(self.atoms * norm * float(device.refresh))
 
 
 def passage(
@@ -68,20 +72,18 @@ def passage(
         trc_ns: time between activations of one bank; for shuffled streams.
     """
     atom = float(device.atom_bytes)
-    keep = np.float64(min(1.0, stream.rows / stream.population))
+    keep = _array(min(1.0, stream.rows / stream.population))
     if stream.shuffled:
         return _shuffled(device, ports, window, stream, mapping, trc_ns)
     start = dram.start_probability(stream.population, stream.rows, stream.runs)
     touch = dram.touched(keep, start, *dram.overlap_slots(stream.row_bytes, stream.pitch_bytes, atom))
-    span = np.float64(stream.population * stream.pitch_bytes / atom)
-    run = np.float64(stream.rows / max(stream.runs, 1e-12))
-    size, pitch = np.float64(stream.row_bytes), np.float64(stream.pitch_bytes)
+    span = _array(stream.population * stream.pitch_bytes / atom)
+    run = _array(stream.rows / max(stream.runs, 1e-12))
+    size, pitch = _array(stream.row_bytes), _array(stream.pitch_bytes)
     reads = dram.reads_per_activation(
-        device, np.float64(ports), keep, start, run, touch, size, pitch, span, mapping
+        device, _array(ports), keep, start, run, touch, size, pitch, span, mapping
     )
-    limits = dram.atom_limits(
-        device, np.float64(ports), np.float64(window), reads, dram.unevenness(touch), mapping
-    )
+    limits = dram.atom_limits(device, _array(ports), _array(window), reads, dram.unevenness(touch), mapping)
     load = channel_load(device, ports, stream, float(keep), float(start), mapping)
     return Passage(
         atoms=float(touch * span) / ports * load,
@@ -128,9 +130,7 @@ def _shuffled(
     banks = float(device.groups * device.banks_per_group)
     open_rows = sight / reads
     effective = banks * open_rows / (open_rows + 0.68 * (banks - 1.0))
-    limits = dram.atom_limits(
-        device, np.float64(ports), np.float64(window), np.float64(reads), np.float64(1.0), mapping
-    )
+    limits = dram.atom_limits(device, _array(ports), _array(window), _array(reads), _array(1.0), mapping)
     atoms = stream.rows * each
     return Passage(
         atoms=atoms / ports,

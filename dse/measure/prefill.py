@@ -11,6 +11,7 @@ Counters are per prompt; fetches also per tile of consecutive queries that are l
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +177,9 @@ def reference(model: Model, window: Window) -> Reference:
 def prepare_prefill(model: Model, chosen: Sequence[Window], folder: Path) -> Iterator[Path]:
     """Make the reference of every window, once; yields each window's folder as it is ready."""
     for window in chosen:
-        place = folder / f"prefill-{window.book}-{window.start}-{prompt_length(window)}"
+        # Another model or text may use the same folder: what the reference depends on is part of its name.
+        digest = hashlib.sha256(model.sha256.encode() + window.tokens.tobytes()).hexdigest()[:12]
+        place = folder / f"prefill-{window.book}-{window.start}-{prompt_length(window)}-{digest}"
         try:
             Reference.load(place)
         except (FileNotFoundError, ValueError):

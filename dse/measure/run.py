@@ -132,7 +132,8 @@ def _make_table(job: Job, number: int) -> None:
 def _calibrated_on(job: Job) -> Prints:
     """Prints of all text that scales and tables may have been made from."""
     texts = find_text(CALIBRATION_TEXT).tokens(_model(job).tokenizer)
-    return np.concatenate([calibration_prints(texts), scales_prints(job.scales)])
+    carried = [scales_prints(path) for path in (job.scales, *job.given.values())]
+    return np.concatenate([calibration_prints(texts), *carried])
 
 
 def _dense_pass(job: Job, context: int, number: int) -> tuple[int, Path]:

@@ -19,9 +19,7 @@ from dse.models.tokenizer import Tokenizer
 
 ELSEWHERE: Final = "the transformers backend (extra `torch`) runs other models, from Hugging Face directories"
 
-SOFT_CAPPED: Final = (
-    "scores that are squashed before the softmax are not the q . k that every algorithm decides on; not supported"
-)
+SOFT_CAPPED: Final = "scores that are squashed before the softmax are not the q . k that every algorithm decides on; not supported"
 
 
 class OtherFamily(BadInput):

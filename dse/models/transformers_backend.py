@@ -104,6 +104,7 @@ class TransformersModel:
         self._base = _without_head(network)
         self._tokenizer = tokenizer
         self._head_in_forward = True
+        self._embedding_scale = np.float32(1)
         self.context = int(getattr(network.config, "max_position_embeddings", None) or 1 << 20)
         self.vocabulary = int(network.get_input_embeddings().weight.shape[0])
         turn, hidden, logits = self._probe()
@@ -158,17 +159,20 @@ class TransformersModel:
         return json_tokenizer(self._tokenizer)
 
     def embed(self, tokens: IntArray) -> FloatArray:
-        """[..., T] token ids to [..., T, D]: the table's rows, without what depends on the position."""
+        """[..., T] token ids to [..., T, D] as the first layer gets them, without what depends on the position."""
+        return _numpy(self._rows(tokens)) * self._embedding_scale
+
+    def _rows(self, tokens: IntArray) -> Any:
+        """The embedding table's rows."""
         import torch
 
         with torch.no_grad():
-            rows = self._network.get_input_embeddings()(self._tensor(tokens))
-        return _numpy(rows)
+            return self._network.get_input_embeddings()(self._tensor(tokens))
 
     def run(self, tokens: IntArray, positions: IntArray, attend: Attend) -> FloatArray:
         """All layers over tokens [B, T] at `positions` [T] or [B, T] -> [B, T, D], after the final norm."""
         turn = _Turn(attend)
-        hidden = self._hidden(tokens, positions, turn)
+        hidden = self._forward(tokens, positions, turn).last_hidden_state
         if turn.calls != self.shape.layers:
             raise BadInput(
                 f"model: {self.name}: attention was asked for {turn.calls} times in {self.shape.layers} layers"
@@ -201,7 +205,8 @@ class TransformersModel:
 
         return torch.from_numpy(np.array(values, dtype=np.int64)).to(self._network.device)
 
-    def _hidden(self, tokens: IntArray, positions: IntArray, turn: _Turn) -> Any:
+    def _forward(self, tokens: IntArray, positions: IntArray, turn: _Turn, **options: Any) -> Any:
+        """What the network without its head returns."""
         import torch
 
         places = np.broadcast_to(positions, tokens.shape)
@@ -209,8 +214,11 @@ class TransformersModel:
         try:
             with torch.no_grad():
                 return self._base(
-                    input_ids=self._tensor(tokens), position_ids=self._tensor(places), use_cache=False
-                ).last_hidden_state
+                    input_ids=self._tensor(tokens),
+                    position_ids=self._tensor(places),
+                    use_cache=False,
+                    **options,
+                )
         finally:
             _turns.pop()
 
@@ -224,12 +232,14 @@ class TransformersModel:
         tokens = np.arange(PROBE)[None] % self.vocabulary
         turn = _Turn(attend)
         try:
-            hidden = self._hidden(tokens, np.arange(PROBE), turn)
+            out = self._forward(tokens, np.arange(PROBE), turn, output_hidden_states=True)
+            hidden = out.last_hidden_state
             if not turn.calls:
                 raise BadInput(
                     f"model: {self.name}: {type(self._network).__name__} does not take its attention from "
                     "transformers' registry; its attention cannot be replaced"
                 )
+            self._embedding_scale = _proportion(_numpy(self._rows(tokens)), _numpy(out.hidden_states[0]))
             _turns.append(_Turn(attend))
             try:
                 with torch.no_grad():
@@ -295,6 +305,14 @@ class TransformersModel:
             if found.shape == logits.shape and (found - logits).abs().max() <= TOLERANCE * logits.abs().max():
                 return
         raise BadInput(f"model: {self.name}: its logits do not follow from its last hidden states")
+
+
+def _proportion(a: FloatArray, b: FloatArray) -> np.float32:
+    """r where b is r a; 1 where it is no multiple of it."""
+    if a.shape != b.shape:
+        return np.float32(1)
+    ratio = float((a * b).sum() / max(float((a * a).sum()), 1e-30))
+    return np.float32(ratio if np.allclose(b, ratio * a, rtol=1e-4, atol=1e-6) else 1)
 
 
 def _without_head(network: Any) -> Any:

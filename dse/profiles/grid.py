@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dse.errors import BadInput, nearest
-from dse.profiles.naming import PARTS, USUAL_PHASE, ProfileName
+from dse.profiles.naming import PARTS, TEXTS, USUAL_PHASE, ProfileName
 from dse.profiles.profile import ACCURACY_COLUMN, Profile, canonical, setting_key
 from dse.profiles.schema import KnobValue, Setting
 
@@ -56,12 +56,13 @@ def measured_rows(profile: Profile, algorithm: str, context: int) -> list[int]:
 
 
 def measuring(profile: Profile, algorithm: str, context: int, knobs: Mapping[str, KnobValue]) -> str:
-    """The command that measures a setting so that it can join the profile: same model, windows, part and phase."""
+    """The command that measures a setting so that it can join the profile: same model, text, part and phase, as many windows."""
     words = [f"measure it: dse profile run --algorithm {algorithm}"]
     words += [f"--set {knob}={_plain(value)}" for knob, value in knobs.items()]
     words += [f"--context {context}", f"--windows {profile.window_counts[profile.context_index(context)]}"]
     name = ProfileName.parse(profile.name)
     for option, value, usual in (
+        ("text", name.text, TEXTS[0]),
         ("part", name.part, PARTS[0]),
         ("phase", profile.phase, USUAL_PHASE),
     ):

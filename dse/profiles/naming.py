@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from dse.errors import BadInput, nearest
 from dse.profiles.profile import PHASES
 
-TEXTS = ("prose", "code")
+TEXTS = ("prose", "technical", "code")
 PARTS = ("selection", "confirmation", "calibration")
 USUAL_PHASE = "decode"
 

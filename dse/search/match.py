@@ -267,6 +267,19 @@ def match(
     )
 
 
+def leaders(match: Match) -> list[tuple[float, Judged | None, bool]]:
+    """Per budget the fastest row that is no oracle and no dense attention, None where there is none.
+
+    With it, whether its loss can be told apart from dense attention's.
+    """
+    found = []
+    for budget in match.budgets:
+        rows = [r for r in match.rows if r.pick.budget == budget and not r.pick.oracle]
+        best = next((r for r in rows if r.pick.algorithm != DENSE), None)
+        found.append((budget, best, best is not None and DENSE not in best.alike))
+    return found
+
+
 def check_confirmation(space: Space, confirmation: Profile) -> None:
     """Raise BadInput unless `confirmation` measured the space's model on other text."""
     chosen_on, context = space.profile, space.workload.context
@@ -280,6 +293,12 @@ def check_confirmation(space: Space, confirmation: Profile) -> None:
     if context not in confirmation.contexts:
         have = ", ".join(map(str, confirmation.contexts))
         raise BadInput(f"{where}: context {context} was not measured; it holds {have}")
+    names = {*chosen_on.scales, *confirmation.scales} if chosen_on.scales and confirmation.scales else set()
+    for name in sorted(names):
+        if not np.array_equal(chosen_on.scales.get(name, ()), confirmation.scales.get(name, ())):
+            raise BadInput(
+                f"{where}: scales {name} differ from those of {chosen_on.name!r}; measure it with the same"
+            )
     if confirmation.provenance.text_sha256 != chosen_on.provenance.text_sha256:
         return
     listed = [p.windows(context) for p in (chosen_on, confirmation)]

@@ -140,8 +140,11 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def check_folder(directory: Path, digest: str) -> None:
-    """Raise BadInput where something else than a match of the same space lies; creates nothing."""
+def check_folder(directory: Path, digest: str, replace: bool = False) -> None:
+    """Raise BadInput where something else than a match of the same space lies; creates nothing.
+
+    `replace` allows a match of another space, or of the same one on an older profile.
+    """
     choose = "nothing was overwritten, choose another folder with --output"
     if not directory.exists():
         return
@@ -156,18 +159,25 @@ def check_folder(directory: Path, digest: str) -> None:
         raise BadInput(
             f"{directory}: holds {content[0]!r} and no comparison by dse match; {choose}"
         ) from None
-    if there != digest:
-        raise BadInput(f"{directory}: holds the comparison of another space; {choose}")
+    if there != digest and not replace:
+        raise BadInput(
+            f"{directory}: holds the comparison of another space, or of this one on another profile; {choose}, or "
+            "give --replace"
+        )
 
 
-def write_match(directory: Path, match: Match, command: str, draw: Draw | None = None) -> None:
+def write_match(
+    directory: Path, match: Match, command: str, draw: Draw | None = None, replace: bool = False
+) -> None:
     """Write the folder whole: it appears, or replaces an older comparison of the same space, by a rename.
+
+    `replace` as in `check_folder`.
 
     Raises:
         BadInput: as `check_folder`, or the place cannot be written.
     """
     about = info(match, command)
-    check_folder(directory, about["space_digest"])
+    check_folder(directory, about["space_digest"], replace)
     part = None
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)

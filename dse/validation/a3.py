@@ -102,16 +102,20 @@ def _speedups() -> Iterator[Row]:
     for point in POINTS:
         period = period_cycles(bench, point.work()) + point.sort_cycles
         formula = max(point.search + 4.5, point.candidates, point.kept + 9) + point.sort_cycles
-        proves: Proof = "fitted" if point.sorted_for else "independent"
-        sort = (
-            f"; {point.sort_cycles:.1f} cycles of sorting per query set on two of these"
-            if point.sorted_for
-            else ""
-        )
+        proves: Proof = "independent"
+        note = ""
+        if point.sorted_for:
+            proves, note = (
+                "fitted",
+                f"; {point.sort_cycles:.1f} cycles of sorting per query set on two of these",
+            )
+        elif point.name.endswith("aggressive"):
+            note = "; that the 9 cycles and a fourth query lie in the output and the selector was decided with it in sight"
+            proves = "fitted"
         yield Row(
             "a3", f"speedup over base, {point.name}", point.speedup, period_cycles(bench, point.base) / period,
             f"{PAPER}, Fig. 14a", f"n = {point.tokens:g}, M = {point.search:g}, candidates {point.candidates:g} "
-            f"(Fig. 11b){sort}", proves, "x", 0.02, reference=(point.tokens + 9) / formula,
+            f"(Fig. 11b){note}", proves, "x", 0.02, reference=(point.tokens + 9) / formula,
         )  # fmt: skip
 
 
@@ -147,7 +151,7 @@ def _budget() -> Iterator[Row]:
     story = bench.story(point.work())
     ours = sum(v for k, v in story["area_mm2"].items() if k not in ("memory phy", "slow link", "requests"))
     yield Row(
-        "a3", "area", 2.082, ours, f"{PAPER}, Table I", "without memory PHY; the search (1.196 mm2) and the exponent "
+        "a3", "area", 2.082, ours, f"{PAPER}, Table I", "without memory PHY; each of the four queries in flight has buffers of its own here; the search (1.196 mm2) and the exponent "
         "(0.016 mm2) are its own, the area factor of multipliers was set on its dot product", "fitted", "mm2", 0.01,
         reference=sum(area for area, _ in TABLE.values()),
     )  # fmt: skip

@@ -36,6 +36,7 @@ def test_one_command_chooses_judges_and_writes(dse: Dse, place: Path) -> None:
     assert answer.code == 0, answer.stderr
     assert "settings chosen on tiny, figures from tiny-confirmation (12 windows)" in answer.stdout
     assert "one design" in answer.stdout
+    assert "Within 0.1 nats: " in answer.stdout
     assert max(map(len, answer.stdout.splitlines())) <= 100
     folder = place / "results" / "tiny-match"
     assert sorted(p.name for p in folder.iterdir()) == [
@@ -62,7 +63,7 @@ def test_without_a_confirmation_profile_the_commands_that_make_one_are_named(dse
         "dse match tiny.toml --loss 0.003,0.01,0.03,0.1 --all --settings-only -o settings.toml"
         in answer.stderr
     )
-    assert "--part confirmation --name tiny-confirmation" in answer.stderr
+    assert "--part confirmation --name tiny-confirmation --context 1024 --model none" in answer.stderr
     assert not (place / "results").exists()
 
 

@@ -73,7 +73,7 @@ def test_show_names_the_windows_of_its_context_and_what_is_not_measured_there(
 
 def test_show_names_the_widths_of_the_scales(dse: Dse, tmp_path: Path) -> None:
     write_profile(tmp_path / "tiny.npz", at({256: 8}, scales=scales()))
-    assert "k 8 bit; v_channel 4 bit" in dse("profile", "show", "tiny.npz").stdout
+    assert "k at 8 bit; v_channel at 4 bit" in dse("profile", "show", "tiny.npz").stdout
 
 
 def test_profiles_merge_from_files(tmp_path: Path) -> None:

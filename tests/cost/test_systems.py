@@ -11,6 +11,7 @@ from systems_by_hand import SHAPE, SYSTEMS, N, System, prompt, table
 from dse.cost.explain import explain
 from dse.cost.price import METRICS, price
 from dse.cost.reference import reference
+from dse.cost.reference_budget import reference_budget
 from dse.cost.statistics import COUNTERS, Statistics, statistics
 from dse.cost.workload import LARGEST, Workload
 from dse.hardware.presets import load_preset, preset_names
@@ -81,6 +82,7 @@ def test_price_equals_its_scalar_twin(system: System, preset: str, grouped: bool
         stats = statistics([system.form], rows[None], SHAPE, N, grouped, 0)
         found = price(stats, design, workload)
         twin = reference(system.form, rows.tolist(), SHAPE, N, design, workload, grouped)
+        twin |= reference_budget(system.form, rows.tolist(), SHAPE, N, design, workload, grouped)
         for name, value in twin.items():
             if name != "dram_j":
                 assert np.ravel(found[name])[0] == pytest.approx(value, rel=1e-12), (name, changes, workload)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dse.hardware import dram
@@ -102,6 +102,7 @@ def test_overlaps_by_pen(row: int, pitch: int, unit: int, expected: tuple[tuple[
     assert [f for _, f in found] == pytest.approx([f for _, f in expected])
 
 
+@settings(deadline=None)
 @given(
     row=st.integers(1, 200), gap=st.sampled_from([0, 0, 1, 16, 32, 64, 500]), unit=st.sampled_from([32, 64])
 )
@@ -114,6 +115,7 @@ def test_overlaps_count_the_atoms_of_whole_periods(row: int, gap: int, unit: int
     assert len(touched) == pytest.approx(sum(f for m, f in found if m > 0) * rows * pitch / unit)
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([32, 64]),
     st.sampled_from([16, 24, 32, 48, 64, 96]),

@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dse.hardware.sram import isotonic, macro
@@ -31,6 +31,7 @@ def test_table_points_come_back() -> None:
     assert np.abs(off).mean() < 0.03
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=12))
 def test_isotonic_lines_rise_and_keep_their_mean(values: list[float]) -> None:
     line = np.asarray(values)
@@ -43,6 +44,7 @@ def test_isotonic_lines_rise_and_keep_their_mean(values: list[float]) -> None:
         assert ((found - line) ** 2).sum() <= ((other - line) ** 2).sum() + 1e-9
 
 
+@settings(deadline=None)
 @given(st.floats(64, 2**26), st.floats(1.0, 4.0), st.floats(1, 4096), st.floats(7, 65))
 def test_a_larger_buffer_never_costs_less(capacity: float, times: float, width: float, node: float) -> None:
     small, large = macro(capacity, width, node), macro(capacity * times, width, node)

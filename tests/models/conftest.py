@@ -9,18 +9,11 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from tiny_models import interleave
+from tiny_models import byte_alphabet, interleave
 
 from dse.models.decoder import Decoder, Layer, Weights
 
 DIM, HIDDEN, LAYERS, HEADS, KV_HEADS, WIDTH = 32, 64, 2, 4, 2, 8
-
-
-def byte_alphabet() -> list[str]:
-    """The 256 printable characters that stand for bytes in byte-level BPE (GPT-2's table)."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [b for b in range(256) if b not in printable]
-    return [chr(b) for b in printable] + [chr(256 + i) for i in range(len(others))]
 
 
 TOKENS = ["<|special|>", *byte_alphabet(), "th", "the", "Ġthe", "12"]

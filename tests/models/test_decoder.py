@@ -239,7 +239,9 @@ def test_another_architecture_is_refused(tmp_path: Path) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    with pytest.raises(BadInput, match=r"found 'bert'; 'llama', 'mistral', 'qwen2', 'qwen3', 'gemma', .* are"):
+    with pytest.raises(
+        BadInput, match=r"found 'bert'; 'llama', 'mistral', 'qwen2', 'qwen3', 'gemma', .* are"
+    ):
         load_decoder(tmp_path / "bert.gguf")
 
 

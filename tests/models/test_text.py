@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,47 @@ def test_tokens_are_cached_and_read_only(tiny_file: Path, monkeypatch: pytest.Mo
     assert text.book("history", tokenizer) is books["history"]
     with pytest.raises(ValueError, match="read-only"):
         books["history"][0] = 1
+
+
+def test_text_of_python_itself(tiny_file: Path) -> None:
+    tokenizer = gguf_tokenizer(GgufFile(tiny_file))
+    for name, word in (("technical", "object"), ("code", "def ")):
+        found = text.find_text(name)
+        assert found.name == name
+        assert "Python 3." in found.description
+        assert len(found.sha256) == 64
+        content = found.books[name]()
+        assert len(content) > 300_000
+        assert content.count(word) > 500
+        assert hashlib.sha256(content.encode()).hexdigest() == found.sha256
+    assert list(text.find_text("technical").tokens(tokenizer)) == ["technical"]
+
+
+def test_a_file_of_the_user_s_own(tiny_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "my notes.txt"
+    path.write_bytes("\ufeffthe first\r\nthe second".encode())
+    found = text.find_text(str(path))
+    assert (found.name, found.description) == ("my notes", "my notes.txt")
+    tokenizer = gguf_tokenizer(GgufFile(tiny_file))
+    tokens = found.tokens(tokenizer)
+    assert tokenizer.decode(tokens["my notes"]) == "the first\nthe second"
+    assert (len(tokens), tokens.bos, tokens.text) == (1, None, found)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file"),
+        (b"", "is empty"),
+        (b" \n ", "is empty"),
+        (b"abc\xff", "byte 3 is not UTF-8"),
+    ],
+)
+def test_what_is_no_text_is_named(content: bytes | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BadInput, match=rf"^text: .*own\.txt: .*{message}"):
+        text.find_text(str(path))
+    with pytest.raises(BadInput, match="'proze' is unknown; did you mean 'prose'"):
+        text.find_text("proze")

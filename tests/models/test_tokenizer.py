@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import byte_alphabet
 
 from dse.errors import BadInput
 from dse.models.gguf import GgufFile
-from dse.models.tokenizer import gguf_tokenizer
+from dse.models.tokenizer import gguf_tokenizer, json_tokenizer
 
 
 def pieces(file: GgufFile, text: str) -> list[str]:
@@ -75,3 +78,129 @@ def test_the_checksum_follows_the_content(tiny_file: Path) -> None:
     assert gguf_tokenizer(GgufFile(tiny_file)).sha256 == first
     file.metadata["tokenizer.ggml.merges"] = file.metadata["tokenizer.ggml.merges"][:-1]
     assert gguf_tokenizer(file).sha256 != first
+
+
+def written(path: Path, pre: str, tokens: list[str], merges: list[str] | None, **more: Any) -> GgufFile:
+    """A file with nothing but a tokenizer."""
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tokenizer_model("llama" if merges is None else "gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list(tokens)
+    if merges is not None:
+        writer.add_token_merges(merges)
+    for key, value in more.items():
+        getattr(writer, key)(value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return GgufFile(path)
+
+
+ALPHABET = byte_alphabet()
+
+
+@pytest.mark.parametrize(
+    ("pre", "text", "words"),
+    [
+        # By the published expressions: numbers one digit at a time, or three; contractions; line breaks apart.
+        ("qwen2", "I'LL pay 1234\n\n now", ["I", "'LL", "Ġpay", "Ġ", "1", "2", "3", "4", "ĊĊ", "Ġnow"]),
+        ("llama-bpe", "I'LL pay 1234\n\n now", ["I", "'LL", "Ġpay", "Ġ", "123", "4", "ĊĊ", "Ġnow"]),
+        ("gpt-2", "I'll pay 1234\n\n now", ["I", "'ll", "Ġpay", "Ġ1234", "ĊĊ", "Ġnow"]),
+    ],
+)
+def test_words_are_cut_as_published(tmp_path: Path, pre: str, text: str, words: list[str]) -> None:
+    """Every word and every prefix of it is a token, so that a word is never cut once it is found."""
+    prefixes = sorted({w[:i] for w in words for i in range(2, len(w) + 1)}, key=lambda w: (len(w), w))
+    merges = [f"{p[:-1]} {p[-1]}" for p in prefixes]
+    more = {} if pre != "llama-bpe" else {"add_bos_token_id": 0}
+    tokenizer = gguf_tokenizer(written(tmp_path / "t.gguf", pre, [*ALPHABET, *prefixes], merges, **more))
+    tokens = [*ALPHABET, *prefixes]
+    found = [tokens[i] for i in tokenizer.encode(text)]
+    assert found == words
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+PIECES = [
+    "<unk>",
+    "<s>",
+    "</s>",
+    *(f"<0x{b:02X}>" for b in range(256)),
+    "▁",
+    "a",
+    "b",
+    "ab",
+    "▁a",
+    "▁ab",
+    "aba",
+]
+
+
+def pieces_file(path: Path, **more: Any) -> GgufFile:
+    scores = [0.0] * 259 + [-9.0, -8.0, -7.0, -1.0, -3.0, -2.0, -4.0]
+    kinds = [2, 3, 3] + [6] * 256 + [1] * 7
+    add = {"add_token_scores": scores, "add_token_types": kinds, "add_bos_token_id": 1, "add_unk_token_id": 0}
+    return written(path, "default", PIECES, None, **(add | more))
+
+
+def test_sentencepiece_joins_by_score(tmp_path: Path) -> None:
+    tokenizer = gguf_tokenizer(pieces_file(tmp_path / "t.gguf", add_add_space_prefix=False))
+
+    def cut(text: str) -> list[str]:
+        return [PIECES[i] for i in tokenizer.encode(text)]
+
+    assert cut("ab") == ["ab"]
+    assert cut("aba") == ["aba"]  # ab + a
+    assert cut(" ab") == ["▁ab"]
+    assert cut("bab") == ["b", "ab"]
+    assert cut("aé") == ["a", "<0xC3>", "<0xA9>"]  # bytes of what is no piece
+    assert tokenizer.bos == 1
+    for text in ("ab aba  b", " é", "a\nb"):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_sentencepiece_may_put_a_space_in_front(tmp_path: Path) -> None:
+    tokenizer = gguf_tokenizer(pieces_file(tmp_path / "t.gguf"))
+    assert [PIECES[i] for i in tokenizer.encode("ab")] == ["▁ab"]
+    assert tokenizer.decode(tokenizer.encode("ab b")) == "ab b"
+
+
+def test_a_start_token_is_known_but_not_added(tmp_path: Path, tiny_file: Path) -> None:
+    assert gguf_tokenizer(GgufFile(tiny_file)).bos is None
+    assert gguf_tokenizer(pieces_file(tmp_path / "no.gguf", add_add_bos_token=False)).bos is None
+    with pytest.raises(BadInput, match="bos_token_id: found 900"):
+        gguf_tokenizer(pieces_file(tmp_path / "bad.gguf", add_bos_token_id=900))
+    with pytest.raises(BadInput, match=r"\.token_type: 2 and 266 entries; one for each of the 266"):
+        gguf_tokenizer(pieces_file(tmp_path / "few.gguf", add_token_scores=[0.0, 1.0]))
+
+
+def saved_json(path: Path, bos: bool) -> Path:
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE({t: i for i, t in enumerate(["<s>", *ALPHABET])}, []))
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = tokenizers.decoders.ByteLevel()
+    inner.enable_truncation(3)
+    inner.enable_padding(length=8)
+    if bos:
+        inner.add_special_tokens(["<s>"])
+        inner.post_processor = tokenizers.processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", 0)]
+        )
+    inner.save(str(path))
+    return path
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_a_tokenizer_file(tmp_path: Path, bos: bool) -> None:
+    """Whole texts come out, though the file asks for truncation and padding."""
+    tokenizer = json_tokenizer(saved_json(tmp_path / "tokenizer.json", bos))
+    assert tokenizer.decode(tokenizer.encode("hello you")) == "hello you"
+    assert tokenizer.bos == (0 if bos else None)
+    assert tokenizer.vocabulary == 257
+
+
+def test_missing_and_damaged_tokenizer_files(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"tokenizer\.json is needed"):
+        json_tokenizer(tmp_path / "tokenizer.json")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(BadInput, match="not a tokenizer"):
+        json_tokenizer(tmp_path / "tokenizer.json")

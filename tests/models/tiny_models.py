@@ -87,6 +87,13 @@ LLAMA3 = {
 }
 
 
+def byte_alphabet() -> list[str]:
+    """The 256 printable characters that stand for bytes in byte-level BPE (GPT-2's table)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in printable]
+    return [chr(b) for b in printable] + [chr(256 + i) for i in range(len(others))]
+
+
 def factors(kind: Kind) -> np.ndarray:
     """What the frequency of every pair of dimensions is divided by."""
     if kind.rope == "linear":

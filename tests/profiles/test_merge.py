@@ -94,8 +94,10 @@ def test_a_setting_not_measured_at_a_context_says_where_it_was() -> None:
         select(thin, "alpha", {"threshold": [1e-2], "chunks": ["6+6"]}, 1024)
     assert select(thin, "alpha", {"threshold": [1e-2], "chunks": ["6+6"]}, 256).status[0] == "measured"
     with pytest.raises(BadInput) as caught:
-        select(replace(thin, name="tiny-confirmation"), "alpha", {"threshold": [1e-2]}, 1024)
-    assert "--context 1024 --windows 2 --part confirmation --model tiny -o FOLDER" in str(caught.value)
+        select(replace(thin, name="tiny-code-confirmation"), "alpha", {"threshold": [1e-2]}, 1024)
+    assert "--context 1024 --windows 2 --text code --part confirmation --model tiny -o FOLDER" in str(
+        caught.value
+    )
 
 
 def test_windows_that_do_not_match_are_refused_with_their_context() -> None:

@@ -41,3 +41,8 @@ def test_shipped_profiles_keep_the_rule() -> None:
         assert parts.phase == profile.phase
         assert parts.model == profile.provenance.model
         assert f"{parts.part} part" in profile.provenance.text
+
+
+def test_the_texts_are_those_that_come_with_the_models() -> None:
+    known = pytest.importorskip("dse.models.text").TEXTS
+    assert set(TEXTS) == set(known)

@@ -20,7 +20,7 @@ from dse.errors import BadInput
 from dse.measure.grid import load_grid
 from dse.profiles.paired import t_quantile
 from dse.profiles.profile import ACCURACY_COLUMN, COLUMN, Profile, build_profile
-from dse.search.match import Pick, choose, groups, match, measured_only, with_everything
+from dse.search.match import Pick, choose, groups, leaders, match, measured_only, with_everything
 from dse.search.match_files import info, settings_toml, table, write_match
 from dse.search.sweep import sweep
 from dse.space import load_space
@@ -55,7 +55,7 @@ def with_windows(seed: int, book: str, gain: float = 1.0, **changes: Any) -> Pro
     return build_profile(**{**given_, **changes})
 
 
-SELECTION = with_windows(0, "a")
+SELECTION = with_windows(0, "a", scales={"k.8": np.full((2, 2), 0.5)})
 CONFIRMATION = with_windows(1, "b", gain=1.1, name="tiny-confirmation")
 
 
@@ -168,6 +168,21 @@ def test_groups_are_the_maximal_sets_of_alike_names(case: tuple[int, set[tuple[i
     assert len(found) == len(maximal)
 
 
+def test_the_leader_is_the_fastest_that_is_neither_dense_nor_an_oracle() -> None:
+    by_budget = {b: (row, distinct) for b, row, distinct in leaders(FOUND)}
+    assert set(by_budget) == set(FOUND.budgets)
+    for budget, (best, distinct) in by_budget.items():
+        rows = [r for r in FOUND.rows if r.pick.budget == budget and r.pick.algorithm != "dense"]
+        assert best == (max(rows, key=lambda r: r.gain) if rows else None)
+        assert not rows or distinct == ("dense" not in max(rows, key=lambda r: r.gain).alike)
+    renamed = [
+        replace(r, pick=replace(r.pick, algorithm=r.pick.algorithm.replace("token-picker", "oracle-top-k")))
+        for r in FOUND.rows
+    ]
+    for _, best, _ in leaders(replace(FOUND, rows=tuple(renamed))):
+        assert best is None or best.pick.algorithm == "spatten"
+
+
 def test_a_budget_broken_on_the_other_text_is_said() -> None:
     worse = match(space(), with_windows(1, "b", gain=4.0))
     assert {r.kept for r in worse.rows} >= {"no"}
@@ -180,6 +195,7 @@ def test_a_budget_broken_on_the_other_text_is_said() -> None:
     ("other", "message"),
     [
         (with_windows(1, "a"), "shares text with 'tiny'"),
+        (with_windows(1, "b", scales={"k.8": np.full((2, 2), 0.25)}), "scales k.8 differ"),
         (with_windows(1, "b", contexts=(512,)), "context 1024 was not measured; it holds 512"),
         (
             with_windows(1, "b", provenance=replace(CONFIRMATION.provenance, model_sha256="f" * 64)),
@@ -292,3 +308,7 @@ def test_what_is_not_its_own_is_not_overwritten(tmp_path: Path) -> None:
     other = match(space(hardware={"base": "topick-gqa", "lanes": 24}), CONFIRMATION)
     with pytest.raises(BadInput, match="the comparison of another space"):
         write_match(place, other, "")
+    write_match(place, other, "", replace=True)
+    assert json.loads((place / "match.json").read_text())["points"] == other.search.info["points"]
+    with pytest.raises(BadInput, match=r"holds 'm' and no comparison"):
+        write_match(tmp_path, other, "", replace=True)

@@ -19,8 +19,6 @@ OUTSIDE = {
     ("spatten", "area of QKV fetcher"),
     ("against", "SpAtten-1/8 over MNNFast, throughput"),
     ("against", "SpAtten-1/8 over A3, energy"),
-    ("a3", "speedup over base, KV-MemN2N, aggressive"),
-    ("sram", "mean error of read energy, one capacity left out"),
 }
 
 
