@@ -20,7 +20,7 @@ logits overflow. A row may keep nothing: its output is then zero.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -42,6 +42,9 @@ from dse.profiles.schema import Form
 
 TESTS = ("exact", "exp", "exp-max", "running")
 
+UNDERFLOW: Final = -700.0
+"""Differences of logits whose exponential is still a normal number in double precision."""
+
 
 def keep_rows(scores: FloatArray, threshold: float, test: str, together: int = 1) -> BoolArray:
     """Which rows of V take part in the weighted sum.
@@ -53,8 +56,7 @@ def keep_rows(scores: FloatArray, threshold: float, test: str, together: int = 1
     if test == "exp":
         kept = scores > np.log(threshold)
     elif test == "running":
-        so_far = np.logaddexp.accumulate(scores.astype(np.float64), axis=-1)
-        kept = scores > so_far + np.log(threshold)
+        kept = _running(scores, threshold)
     else:
         e = exponentials(scores)
         kept = e > (threshold * e.sum(axis=-1, keepdims=True) if test == "exact" else threshold)
@@ -64,6 +66,16 @@ def keep_rows(scores: FloatArray, threshold: float, test: str, together: int = 1
         padded.reshape(*scores.shape[:-1], -1)[..., :size] = kept
         kept = np.repeat(padded.any(axis=-1), together, axis=-1)[..., :size] & (scores > -np.inf)
     return np.asarray(kept)
+
+
+def _running(scores: FloatArray, threshold: float) -> BoolArray:
+    """Entries whose exponential exceeds `threshold` times the sum of their own and all earlier ones."""
+    far = scores - scores.max(axis=-1, keepdims=True)
+    if (far[far > -np.inf] < UNDERFLOW).any():
+        so_far = np.logaddexp.accumulate(scores.astype(np.float64), axis=-1)
+        return np.asarray(scores > so_far + np.log(threshold))
+    e = np.exp(far.astype(np.float64))  # relative to the row's largest score: the test does not depend on it
+    return np.asarray(e > threshold * np.cumsum(e, axis=-1))
 
 
 class MnnFast(Layered):

@@ -37,7 +37,7 @@ def command(environment: Environment, space: str, overrides: tuple[str, ...]) ->
     environment.print(environment.style(f"{chosen.name}: {about['points']:,} points", bold=True))
     facts = {
         "workload": f"{w.profile}, {w.phase}, context {w.context} ({about['mean_context']:.0f} tokens visible on "
-        f"average), batch {w.batch}{'' if w.grouped else ', every query head fetches for itself'}",
+        f"average), batch {w.batch}{'' if w.grouped else ', as if every query head had its own keys and values'}",
         "baseline": baseline_name(chosen),
         "objectives": ", ".join(f"{how} {name}" for name, how in about["objectives"].items()),
         "constraints": ", ".join(_limits(name, limits) for name, limits in about["constraints"].items())

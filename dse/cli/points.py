@@ -242,7 +242,7 @@ def _of_row(run: Run, space: Space, row: int, overrides: Sequence[str]) -> Point
     algorithm = str(values["algorithm"])
     if given.algorithm not in ("", algorithm):
         raise BadInput(f"--set: the point is of {algorithm}, not {given.algorithm}; leave POINT out")
-    knobs = {knob: _plain(values[f"{algorithm}.{knob}"]) for knob in space.algorithms[algorithm].knobs}
+    knobs = _knobs(space, algorithm, values)
     design = {name: _plain(values[f"hardware.{name}"]) for name in PARAMETERS if f"hardware.{name}" in values}
     found = _point(space, algorithm, {**knobs, **given.knobs}, {**design, **given.hardware}, given)
     return replace(found, name=str(values["point"]), changed=bool(overrides), run=run, row=row)
@@ -268,6 +268,12 @@ def _point(
     )
 
 
+def _knobs(space: Space, algorithm: str, values: Any) -> dict[str, Any]:
+    """The knobs of a row; an empty cell is an empty text."""
+    found = {knob: _plain(values[f"{algorithm}.{knob}"]) for knob in space.algorithms[algorithm].knobs}
+    return {knob: "" if value != value else value for knob, value in found.items()}
+
+
 def _plain(value: Any) -> Any:
     """A table's cell as a Python value."""
     return value.item() if hasattr(value, "item") else value
@@ -287,7 +293,7 @@ def front_statistics(
         name = str(algorithm)
         sources: list[Source] = []
         for _, values in part.iterrows():
-            knobs = {knob: [_plain(values[f"{name}.{knob}"])] for knob in space.algorithms[name].knobs}
+            knobs = {knob: [value] for knob, value in _knobs(space, name, values).items()}
             sources += resolve(profile_of(space), name, knobs, space.workload.context, defaults={}).sources
         resolution = Resolution(profile_of(space), name, space.workload.context, tuple(sources), 0)
         found[name] = (np.asarray(part["_at"]), statistics_of(space, take(resolution)))

@@ -54,7 +54,8 @@ def command(environment: Environment, systems: tuple[str, ...], brief: bool) -> 
                 for line in textwrap.wrap(f"{proof}: {meaning}", environment.columns):
                     environment.print(environment.style(line, dim=True))
             environment.print()
-        environment.print(environment.style(count.text, bold=True))
+        for line in textwrap.wrap(count.text, environment.columns):
+            environment.print(environment.style(line, bold=True))
     for row in failed:
         environment.remark(f"outside its tolerance: {row.system}: {row.quantity}: {_error(row)}")
     if failed:

@@ -164,7 +164,11 @@ class Decoder:
 
         The network keeps no keys and values: `attend` gets those of the new positions, after rotation, and
         returns what attention over all it has kept gives.
+
+        Raises:
+            BadInput: a position past those the model was trained for.
         """
+        check_positions(self.name, self.context, positions)
         x = self.embed(tokens)
         for layer in range(self.shape.layers):
             x = self.finish(layer, x, attend(layer, *self.qkv(layer, x, positions)))
@@ -262,6 +266,15 @@ class Decoder:
         y: FloatArray = x * (np.float32(1) / np.sqrt(mean + self._epsilon))[..., None]
         y *= weight
         return y
+
+
+def check_positions(name: str, context: int, positions: IntArray) -> None:
+    """Raises `BadInput` where a position is past the `context` that model `name` was trained for."""
+    last = int(positions.max(initial=0))
+    if last >= context:
+        raise BadInput(
+            f"model: {name}: token {last + 1} is past the {context} it was trained for; measure a shorter context"
+        )
 
 
 class Rotation:

@@ -121,11 +121,15 @@ def _lines(path: Path) -> list[str]:
     return raw.decode("utf-8").split("\n")
 
 
-def book_text(name: str) -> str:
-    """The unwrapped prose of one book; BadInput for an unknown name or missing text."""
+def _known_book(name: str) -> str:
     if name not in BOOKS:
         raise BadInput(f"text: book {name!r} is unknown; {nearest(name, BOOKS)}")
-    first, last = BOOKS[name]
+    return name
+
+
+def book_text(name: str) -> str:
+    """The unwrapped prose of one book; BadInput for an unknown name or missing text."""
+    first, last = BOOKS[_known_book(name)]
     return unwrap("\n".join(_lines(text_file())[first:last]))
 
 
@@ -258,7 +262,7 @@ def book(name: str, tokenizer: Tokenizer | None = None) -> IntArray:
     `tokenizer` is the default model's when not given. Only what is asked for is tokenised: "holmes"
     is the shortest book, the longest takes some seconds.
     """
-    return books(tokenizer)[name]
+    return books(tokenizer)[_known_book(name)]
 
 
 def books(tokenizer: Tokenizer | None = None) -> Texts:

@@ -22,7 +22,7 @@ import numpy as np
 
 from dse.errors import BadInput
 from dse.models.arrays import FloatArray, IntArray
-from dse.models.decoder import dense_attention
+from dse.models.decoder import check_positions, dense_attention
 from dse.models.protocol import Attend
 from dse.models.safetensors import Checkpoint
 from dse.models.tokenizer import Tokenizer, json_tokenizer
@@ -170,7 +170,12 @@ class TransformersModel:
             return self._network.get_input_embeddings()(self._tensor(tokens))
 
     def run(self, tokens: IntArray, positions: IntArray, attend: Attend) -> FloatArray:
-        """All layers over tokens [B, T] at `positions` [T] or [B, T] -> [B, T, D], after the final norm."""
+        """All layers over tokens [B, T] at `positions` [T] or [B, T] -> [B, T, D], after the final norm.
+
+        Raises:
+            BadInput: a position past those the model was trained for.
+        """
+        check_positions(self.name, self.context, positions)
         turn = _Turn(attend)
         hidden = self._forward(tokens, positions, turn).last_hidden_state
         if turn.calls != self.shape.layers:

@@ -152,8 +152,8 @@ class Flight:
     """Evaluated points of tiles at one number of heads in flight.
 
     Attributes:
-        number: its number. values: raw values of each cost, [tiles, memory, compute], infinite outside the
-            constraints. fits: which satisfy them, None where there are none.
+        number: its number. values: raw values of each cost, [tiles, memory, compute]; the first is infinite
+            outside the constraints. fits: which satisfy them, None where there are none.
     """
 
     number: int
@@ -319,7 +319,7 @@ class Hunter:
                 good = limit.holds(raw[limit.follow.raw])
                 some = int(np.count_nonzero(good)) * (math.prod(shape) // good.size)
                 self._break(limit.follow.name, math.prod(shape) - some)
-                ok = good if ok is None else ok & good
+                ok = good if ok is None else np.asarray(ok & good)
             if ok is not None:
                 some = int(np.count_nonzero(ok)) * (math.prod(shape) // ok.size)
                 fits += some
@@ -328,7 +328,7 @@ class Hunter:
             values = []
             for i, cost in enumerate(aim.costs):
                 each = raw[cost.follow.raw]
-                if ok is not None:
+                if ok is not None and i == 0:  # one infinite cost is enough to rule a point out
                     each = np.where(ok, each, math.inf if cost.least_raw else -math.inf)
                 each = np.broadcast_to(each, shape)
                 values.append(each)

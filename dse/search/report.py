@@ -16,6 +16,7 @@ from dse.profiles.error import leave_one_out
 from dse.profiles.profile import canonical
 from dse.search.front import hypervolume
 from dse.search.metrics import BaselinePrice, Meter
+from dse.search.rank import distinct, windows
 from dse.search.shards import Chunk, Found, Identity, added
 from dse.space.definition import DENSE, Space
 from dse.space.names import DERIVED, METRICS
@@ -49,8 +50,9 @@ def front_table(
     """The front of each algorithm with every column, ordered by algorithm and then by cost."""
     import pandas as pd
 
+    losses = windows(space, found)
     parts = [
-        _rows(space, meter, chunk, found[name], on_front[name], identity)
+        _rows(space, meter, chunk, found[name], on_front[name], identity, losses[name])
         for name, list_ in chunks.items()
         for chunk in list_
     ]
@@ -62,17 +64,35 @@ def front_table(
     for column in knobs:
         if column not in front:
             front[column] = None
+    front["distinct"] = _distinct(space, front)
+    ranges = [c for c in front.columns if c.endswith(("_low", "_high")) and c not in metrics]
+    front = front.drop(columns="_windows")
     order = {name: i for i, name in enumerate(space.algorithms)}
     keys = ["_algorithm", *(f"_cost{i}" for i in range(len(space.objectives))), "point"]
     front["_algorithm"] = front["algorithm"].map(order)
     for i, (name, up) in enumerate(space.objectives.items()):
         front[f"_cost{i}"] = -front[name] if up else front[name]
     front = front.sort_values(keys, kind="stable", ignore_index=True)
-    return front[[*first, *knobs, *hardware, *metrics]].copy()
+    return front[[*first, *knobs, *hardware, *metrics, *ranges, "distinct"]].copy()
+
+
+def _distinct(space: Space, front: pd.DataFrame) -> NDArray[np.bool_]:
+    """Whether each row's rank is certain: among the whole front, or else among its algorithm's."""
+    signs = np.array([-1.0 if up else 1.0 for up in space.objectives.values()])
+    costs = front[list(space.objectives)].to_numpy(dtype=np.float64) * signs
+    on, algorithm = front["on_front"].to_numpy(dtype=bool), front["algorithm"].to_numpy()
+    rivals = np.where(on[:, None], on[None, :], algorithm[:, None] == algorithm[None, :])
+    return distinct(costs, list(space.objectives), np.stack(front["_windows"].tolist()), rivals)
 
 
 def _rows(
-    space: Space, meter: Meter, chunk: Chunk, found: Found, on_front: NDArray[np.bool_], identity: Identity
+    space: Space,
+    meter: Meter,
+    chunk: Chunk,
+    found: Found,
+    on_front: NDArray[np.bool_],
+    identity: Identity,
+    windows: NDArray[np.float64],
 ) -> pd.DataFrame:
     """The rows of one chunk's settings."""
     import pandas as pd
@@ -101,6 +121,7 @@ def _rows(
     for name, values in metrics.items():
         table[name] = np.broadcast_to(values, here.shape)
     # The very numbers that were compared, so that dominance can be checked from the table.
+    table |= _ranges(meter, chunk, setting, hardware)
     for column, (name, up) in zip(found.costs.T, space.objectives.items(), strict=True):
         table[name] = -column[here] if up else column[here]
     table["bound"] = [BOUNDS[int(code)] for code in table["bound"]]
@@ -109,7 +130,22 @@ def _rows(
     columns = [c for c in table if not c.startswith("hardware.")] + [f"hardware.{name}" for name in order]
     frame = pd.DataFrame({c: table[c] for c in columns}, index=range(len(here)))
     frame["ties"] = frame["ties"].astype(np.int64)
+    frame["_windows"] = list(windows[found.setting[here]])
     return frame
+
+
+def _ranges(
+    meter: Meter, chunk: Chunk, setting: NDArray[np.intp], hardware: Mapping[str, Any]
+) -> dict[str, NDArray[np.float64]]:
+    """What the uncertainty of component constants leaves of the prices; nothing under a stand-in's prices."""
+    from dse.cost.price import price
+    from dse.cost.ranges import price_range
+
+    if meter.pricer is not price:
+        return {}
+    stats = chunk.rows.take(setting).stats
+    found = price_range(stats, hardware, meter.workload, meter.overrides)
+    return {name: np.broadcast_to(values, setting.shape) for name, values in found.items()}
 
 
 def summary(
@@ -155,6 +191,7 @@ def summary(
         "infeasible": sum(f.infeasible for f in found.values()),
         "infeasible_by": broken,
         "front": int(front["on_front"].sum()),
+        "distinct": int((front["on_front"] & front["distinct"]).sum()),
         "rows": len(front),
         "seconds": seconds,
         "points_per_second": evaluated / seconds if seconds > 0 else None,
@@ -170,6 +207,7 @@ def summary(
         "prompt": "dense" if space.workload.phase == "decode" else "sparse",
         "context": about["context"],
         "mean_context": about["mean_context"],
+        "grouped": space.workload.grouped,
         "profile": about["profile"],
         "notes": about["notes"],
         "versions": versions(),

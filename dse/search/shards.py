@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,11 +58,11 @@ class Grid:
 
     axes: Mapping[str, tuple[HardwareValue, ...]]
 
-    @property
+    @cached_property
     def swept(self) -> tuple[str, ...]:
         return tuple(name for name, values in self.axes.items() if len(values) > 1)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """Length of each swept axis."""
         return tuple(len(self.axes[name]) for name in self.swept)
@@ -106,9 +107,11 @@ class Grid:
 
     def design(self, flat: int) -> dict[str, HardwareValue]:
         """One design by flat number."""
-        numbers = np.unravel_index(flat, self.shape) if self.shape else ()
-        at = dict(zip(self.swept, (int(n) for n in numbers), strict=True))
-        return {name: values[at.get(name, 0)] for name, values in self.axes.items()}
+        design = {name: values[0] for name, values in self.axes.items()}
+        for name, length in zip(reversed(self.swept), reversed(self.shape), strict=True):
+            flat, number = divmod(flat, length)
+            design[name] = self.axes[name][number]
+        return design
 
 
 @dataclass(frozen=True)
@@ -193,13 +196,17 @@ class Chunk:
     knobs: tuple[Mapping[str, KnobValue], ...]
     rows: Rows
     grid: Grid
+    _names: dict[tuple[int, int], str] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     def identities(self, identity: Identity, setting: IntArray, design: IntArray) -> list[str]:
         """Ids of points by setting number (within the algorithm) and flat design number."""
-        return [
-            identity(self.algorithm, self.knobs[s - self.first], self.grid.design(d))
-            for s, d in zip(setting.tolist(), design.tolist(), strict=True)
-        ]
+        names = []
+        for point in zip(setting.tolist(), design.tolist(), strict=True):
+            if point not in self._names:
+                s, d = point
+                self._names[point] = identity(self.algorithm, self.knobs[s - self.first], self.grid.design(d))
+            names.append(self._names[point])
+        return names
 
 
 def fastest_latencies(chunk: Chunk, blocks: Sequence[Ranges], meter: Meter, goal: Goal) -> dict[int, float]:

@@ -56,13 +56,15 @@ BLOCKS_PER_TASK = 8
 APART_POINTS = 1 << 22
 """From this size on a price is taken apart; below, starting to costs more than it saves."""
 
-TASK_POINTS = 1 << 26
-"""Points of a task whose price is taken apart, and how many times more where most are skipped."""
+TASK_POINTS = (1 << 20, 1 << 29)
+"""Least and most points of a task whose price is taken apart."""
+
+TASKS = 256
+"""Tasks a sweep is cut into, where that keeps each within `TASK_POINTS`: what a kill loses is one of them."""
 
 KEEP_POINTS = 1 << 20
 """From this size on finished pieces are kept on disk; below, a sweep takes seconds."""
 
-SKIP_FACTOR = 8
 TASK_SETTINGS = 16
 SEED_DESIGNS = 20_000
 FIRST = np.zeros(1, dtype=np.intp)
@@ -278,8 +280,25 @@ class _Run:
             if self.apart and self.skip and self.space.designs(name) > SEED_DESIGNS:
                 known = self._seeds(chunks, goal)
             for chunk in chunks:
-                tasks += _tasks(chunk, self.meter, goal, self.identity, known, self.apart, self.skip)
+                tasks += self._cut(chunk, goal, known)
         return tasks
+
+    def _cut(self, chunk: Chunk, goal: Goal, known: FloatArray) -> Iterator[Task]:
+        """A chunk in pieces."""
+        meter, identity = self.meter, self.identity
+        if not self.apart:
+            for blocks in _groups(chunk):
+                yield Task(chunk, meter, goal, identity, blocks)
+            return
+        least, most = TASK_POINTS
+        most = min(max(least, self.space.size // TASKS), most)
+        designs = math.prod(chunk.grid.shape)
+        each = min(max(1, most // designs), TASK_SETTINGS)
+        parts = max(1, -(-designs // most))
+        for first in range(0, len(chunk.knobs), each):
+            settings = (first, min(first + each, len(chunk.knobs)))
+            for part in range(parts):
+                yield Task(chunk, meter, goal, identity, None, settings, part, parts, known, self.skip)
 
     def _seeds(self, chunks: Sequence[Chunk], goal: Goal) -> FloatArray:
         """Costs that some designs of a coarser grid reach."""
@@ -385,23 +404,6 @@ def _groups(chunk: Chunk) -> Iterator[tuple[Ranges, ...]]:
     blocks = tuple(cut((len(chunk.knobs), *chunk.grid.shape)))
     for start in range(0, len(blocks), BLOCKS_PER_TASK):
         yield blocks[start : start + BLOCKS_PER_TASK]
-
-
-def _tasks(
-    chunk: Chunk, meter: Meter, goal: Goal, identity: Identity, known: FloatArray, apart: bool, skip: bool
-) -> Iterator[Task]:
-    """A chunk in pieces of about `TASK_POINTS` points."""
-    if not apart:
-        for blocks in _groups(chunk):
-            yield Task(chunk, meter, goal, identity, blocks)
-        return
-    designs, most = math.prod(chunk.grid.shape), TASK_POINTS * (SKIP_FACTOR if skip else 1)
-    each = min(max(1, most // designs), TASK_SETTINGS)
-    parts = max(1, -(-designs // most))
-    for first in range(0, len(chunk.knobs), each):
-        settings = (first, min(first + each, len(chunk.knobs)))
-        for part in range(parts):
-            yield Task(chunk, meter, goal, identity, None, settings, part, parts, known, skip)
 
 
 def _shared(space: Space) -> dict[str, Any]:

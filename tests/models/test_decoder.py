@@ -248,3 +248,12 @@ def test_another_architecture_is_refused(tmp_path: Path) -> None:
 def test_an_in_memory_network_has_no_tokenizer(tiny: Any) -> None:
     with pytest.raises(BadInput, match="has no tokenizer"):
         _ = tiny.llama().tokenizer
+
+
+def test_positions_past_the_training_are_refused(tiny_file: Path) -> None:
+    model = load_decoder(tiny_file)
+    model.forward_dense(TOKENS, first_position=128 - TOKENS.shape[1])
+    with pytest.raises(
+        BadInput, match="tiny: token 129 is past the 128 it was trained for; measure a shorter"
+    ):
+        model.forward_dense(TOKENS, first_position=129 - TOKENS.shape[1])

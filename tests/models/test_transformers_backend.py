@@ -194,6 +194,12 @@ def test_windows_at_positions_of_their_own(name: str, saved: Any) -> None:
             np.testing.assert_allclose(whole[b], one[0], rtol=1e-4, atol=1e-4)
 
 
+def test_positions_past_the_training_are_refused(saved: Any) -> None:
+    model = TransformersModel.load(saved("gpt2").folder)
+    with pytest.raises(BadInput, match="gpt2: token 257 is past the 256 it was trained for"):
+        model.run(TOKENS[:, :1], np.array([256]), lambda layer, q, k, v: q)
+
+
 def test_the_fitting_backend_is_taken(saved: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(load_model(saved("llama").folder), Decoder)
     other = saved("gpt-neox").folder
