@@ -1,17 +1,28 @@
-"""The chart every sweep draws: accuracy loss against speedup, one front per algorithm, dense as the rival."""
+"""The chart every sweep draws: two metrics of a front, by default accuracy loss against speedup, dense the rival."""
 
 from __future__ import annotations
 
-import math
-import textwrap
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from dse.charts.findings import gains
 from dse.charts.labels import label
-from dse.charts.style import COLUMN_INCHES, RIVAL, looks, styled, use_agg
-from dse.errors import BadInput, nearest
+from dse.charts.marks import Published, draw_cloud, draw_limits, draw_published, knee, knee_words
+from dse.charts.scales import LINEAR_BELOW, LINEAR_SHARE, LOSSES, fit, require, shown
+from dse.charts.style import (
+    LETTER_INCHES,
+    RIVAL,
+    legend_below,
+    looks,
+    shade,
+    small,
+    style,
+    styled,
+    use_agg,
+    wrapped,
+)
+from dse.errors import BadInput
 from dse.search.report import BUDGETS
 
 if TYPE_CHECKING:
@@ -21,29 +32,32 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+    from dse.charts.cloud import Cloud
+    from dse.space.definition import Limits
+
     FloatArray = NDArray[np.float64]
 
-LINEAR_BELOW: Final = 1e-3
-"""Losses smaller than this (nats) are drawn on a linear scale: dense at 12 bits loses about nothing."""
-
-_LOSSES: Final = ("nll_increase", "nll_increase_distant")
-_LOSS_TICKS: Final = (-0.03, -0.01, -0.003, 0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-_LETTER_INCHES: Final = 0.052
-"""Mean width of a letter in the legend."""
-
-_HATCH: Final = "0.87"
+HATCH: Final = 0.87
 _STROKES: Final[tuple[Any, ...]] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
+_AREAS: Final = (5.0, 60.0)
+"""Smallest and largest marker where size shows a metric, square points."""
 
 
 @dataclass(frozen=True)
 class Fronts:
-    """What is drawn of one run: its name in the legend, the rows of its `front.csv`, and its title."""
+    """What is drawn of one run.
+
+    Attributes:
+        name: in the legend. points: the rows of its `front.csv`. title: over the chart.
+        note: what sets this run apart from the others of a chart, for its line in the legend.
+        limits: constraints by metric, shaded where an axis shows the metric.
+    """
 
     name: str
     points: pd.DataFrame
     title: str = ""
     note: str = ""
-    """What sets this run apart from the others of a chart, for its line in the legend."""
+    limits: Mapping[str, Limits] = field(default_factory=dict)
 
 
 def front_figure(
@@ -52,21 +66,28 @@ def front_figure(
     x: str = "nll_increase",
     y: str = "speedup",
     colour: str = "algorithm",
-    width: float = COLUMN_INCHES,
+    size: str = "",
+    width: float | None = None,
     title: str | None = None,
+    cloud: Cloud | None = None,
+    published: Sequence[Published] = (),
 ) -> Figure:
     """Fronts of one or several runs over two metrics.
 
     Each algorithm has a colour and a marker, each further run a stroke of its own. A line joins the points
     that no other point of the same algorithm beats in `x` and `y`; the others are small and pale. Bars are
-    the 95 % interval where the run has one.
+    the 95 % interval where the run has one. With a single run the knee of each front is ringed and spelt out in
+    the legend.
 
     Args:
         runs: at least one; several are overlaid.
         x, y: numeric columns of `front.csv`.
         colour: ``"algorithm"``, or a numeric column shown by a colour scale.
-        width: inches.
+        size: a numeric column shown by the size of the markers; "" for none.
+        width: inches; default: that of the style.
         title: default: the title of the only run.
+        cloud: all points of the space in `x` and `y`, binned under the fronts.
+        published: operating points that others printed; those whose metrics are on an axis are marked.
 
     Raises:
         BadInput: no rows to draw, or a column that is not there or not numeric.
@@ -77,105 +98,58 @@ def front_figure(
     if not runs or all(run.points.empty for run in runs):
         raise BadInput("nothing to draw: the front has no points")
     for run in runs:
-        for name in (x, y) if colour == "algorithm" else (x, y, colour):
-            _require(run, name)
-    with styled():
+        for name in dict.fromkeys((x, y, *([] if colour == "algorithm" else [colour]), *([size] if size else []))):
+            require(run.name, run.points, name)
+    with styled() as chosen:
+        width = width or chosen.width
         figure = Figure(figsize=(width, width), layout="constrained")
         axes = figure.add_subplot()
         look = looks(name for run in runs for name in run.points["algorithm"])
-        limits = _scales(axes, runs, x, y)
-        handles = _draw(axes, runs, x, y, colour, look, limits)
+        limits = _limits(axes, runs, x, y, cloud)
+        handles = draw_cloud(axes, cloud) if cloud is not None else []
+        drawn, shaded = _draw(axes, runs, x, y, colour, size, look, limits)
+        handles = _handles(axes, runs, look, colour, size, drawn) + handles
+        if shaded and len(look) > 1:
+            handles.append(_patch("no better than dense", color=shade(0.92)))
+        handles += draw_published(axes, published, x, y, look)
+        if len(runs) == 1:
+            handles += draw_limits(axes, runs[0].limits, x, y, limits)
+        if x in LOSSES:
+            hatch: Any = {"facecolor": "none", "edgecolor": shade(HATCH), "hatch": "/////", "linewidth": 0}
+            handles.append(_patch(f"loss below {LINEAR_BELOW:g} nats", **hatch))
         axes.set_xlabel(label(x).axis)
         axes.set_ylabel(label(y).axis)
         title = title if title is not None else (runs[0].title if len(runs) == 1 else "")
-        title = _wrapped(title, int(14 * width))
-        if x in _LOSSES:
+        title = wrapped(title, int(0.73 * width / (LETTER_INCHES * chosen.scale)))
+        if x in LOSSES:
             # Lines and gains at the budgets that people ask for.
-            _budgets(
-                axes,
-                runs[0].points if len(runs) == 1 and (x, y) == ("nll_increase", "speedup") else None,
-                look,
-            )
+            usual = len(runs) == 1 and (x, y) == ("nll_increase", "speedup")
+            _budgets(axes, runs[0].points if usual else None, look)
         if title:
-            axes.set_title(title, loc="left", pad=12 if x in _LOSSES else 4)
-        for handle in handles:
-            handle.set_label(_wrapped(str(handle.get_label()), int((width - 0.5) / _LETTER_INCHES)))
-        labels = [str(handle.get_label()).splitlines() for handle in handles]
-        longest = max(len(line) for lines in labels for line in lines)
-        across = min(4, max(1, int(width / (longest * _LETTER_INCHES + 0.45))))
-        # The plot keeps its shape however much the legend has to say.
-        legend_inches = 0.145 * math.ceil(sum(map(len, labels)) / across)
-        figure.set_size_inches(
-            width, min(0.66 * width, 3.4) + 0.14 * (title or "").count("\n") + legend_inches
-        )
-        figure.legend(
-            handles=handles,
-            loc="outside lower center",
-            ncols=across,
-            frameon=False,
-            handlelength=2.4,
-            columnspacing=1.2,
-        )
+            axes.set_title(title, loc="left", pad=(12 if x in LOSSES else 4) * chosen.scale)
+        legend_below(figure, handles, min(0.66 * width, 3.4 * chosen.scale), title)
     return figure
 
 
-def _wrapped(text: str, letters: int) -> str:
-    return "\n".join(textwrap.fill(line, letters) for line in text.splitlines())
+def _patch(text: str, **kind: Any) -> Any:
+    from matplotlib.patches import Patch
+
+    return Patch(label=text, **kind)
 
 
-def _require(run: Fronts, name: str) -> None:
-    import pandas as pd
-
-    numeric = [c for c in run.points.columns if pd.api.types.is_numeric_dtype(run.points[c])]
-    if name not in run.points.columns:
-        raise BadInput(f"{run.name}: no column {name!r}; {nearest(name, numeric)}")
-    if name not in numeric:
-        raise BadInput(
-            f"{run.name}: column {name!r} holds words, an axis needs numbers; {nearest(name, numeric)}"
-        )
-
-
-def _values(points: pd.DataFrame, name: str) -> FloatArray:
-    values: FloatArray = points[name].to_numpy(dtype=float) * label(name).scale
-    return values
-
-
-def _scales(axes: Axes, runs: Sequence[Fronts], x: str, y: str) -> dict[str, tuple[float, float]]:
-    """Choose scale and limits of both axes from the data; returns the limits by axis."""
+def _limits(
+    axes: Axes, runs: Sequence[Fronts], x: str, y: str, cloud: Cloud | None
+) -> dict[str, tuple[float, float]]:
+    """Scale and limits of both axes, from all that will be drawn."""
     import numpy as np
-    from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter, NullLocator
 
     limits = {}
     for which, name in (("x", x), ("y", y)):
         columns = (name, f"{name}_low", f"{name}_high")
-        values = np.concatenate([_values(run.points, c) for run in runs for c in columns if c in run.points])
-        values = values[np.isfinite(values)]
-        low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
-        axis = axes.xaxis if which == "x" else axes.yaxis
-        set_scale = axes.set_xscale if which == "x" else axes.set_yscale
-        if name in _LOSSES:
-            set_scale("symlog", linthresh=LINEAR_BELOW, linscale=0.45)
-            low = min(-LINEAR_BELOW * 0.8, low * 1.2 if low < 0 else 0.0)
-            high = max(BUDGETS[1], high * 1.25)
-            ticks = [t for t in _LOSS_TICKS if low <= t <= high]
-            axis.set_major_locator(FixedLocator(ticks))
-            axis.set_major_formatter(FixedFormatter([f"{t:g}" for t in ticks]))
-            axis.set_minor_locator(NullLocator())
-        elif low > 0 and (high / low > 30 or (label(name).log and high / low > 5)):
-            set_scale("log")
-            low, high = low / 1.15, high * 1.15
-            if high / low < 30:  # else decades suffice
-                ticks = [m * 10.0**e for e in range(-12, 13) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
-                axis.set_major_locator(FixedLocator(ticks))
-                axis.set_major_formatter(FixedFormatter([f"{t:g}" for t in ticks]))
-                axis.set_minor_formatter(NullFormatter())
-        else:
-            margin = 0.06 * (high - low or abs(high) or 1.0)
-            low = 0.0 if 0 <= low < 0.5 * high else low - margin
-            high += margin
-        limits[which] = (low, high)
-    axes.set_xlim(*limits["x"])
-    axes.set_ylim(*limits["y"])
+        values = [shown(run.points, c) for run in runs for c in columns if c in run.points]
+        if cloud is not None:
+            values.append(np.asarray(cloud.range(which)) * label(name).scale)
+        limits[which] = fit(axes, which, name, np.concatenate(values))
     return limits
 
 
@@ -192,102 +166,162 @@ def envelope(x: FloatArray, y: FloatArray, x_up: bool, y_up: bool) -> NDArray[np
     return result
 
 
+@dataclass
+class _Drawn:
+    """What a legend has to explain: the colour scale, extremes of the size, and the knees by algorithm."""
+
+    scale: Any = None
+    sizes: tuple[float, float] = (0.0, 0.0)
+    knees: dict[str, str] = field(default_factory=dict)
+
+
 def _draw(
     axes: Axes,
     runs: Sequence[Fronts],
     x: str,
     y: str,
     colour: str,
+    size: str,
     look: dict[str, tuple[str, str]],
     limits: dict[str, tuple[float, float]],
-) -> list[Any]:
-    """Points, bars and front lines; returns the legend's handles."""
+) -> tuple[_Drawn, bool]:
+    """Points, bars and front lines; returns what the legend explains, and whether dense's side is shaded."""
     import numpy as np
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
 
     x_up, y_up = label(x).larger_is_better, label(y).larger_is_better
+    both = x_up is not None and y_up is not None
+    drawn = _Drawn(_scale(runs, colour) if colour != "algorithm" else None)
+    scale, wide = drawn.scale, style().scale
+    areas = _areas(runs, size, drawn)
     shaded = False
-    scale = None
-    if colour != "algorithm":
-        from matplotlib import colormaps
-        from matplotlib.cm import ScalarMappable
-        from matplotlib.colors import LogNorm, Normalize, SymLogNorm
-
-        every = np.concatenate([_values(run.points, colour) for run in runs])
-        every = every[np.isfinite(every)]
-        low, high = (every.min(), every.max()) if len(every) else (0.0, 1.0)
-        norm: Normalize = LogNorm(low, high) if low > 0 and high / low > 10 else Normalize(low, high)
-        if colour in _LOSSES:
-            norm = SymLogNorm(LINEAR_BELOW, linscale=0.45, vmin=low, vmax=high)
-        scale = ScalarMappable(norm, colormaps["viridis"].with_extremes(bad="0.8"))
     for number, run in enumerate(runs):
         stroke = _STROKES[number % len(_STROKES)]
         for rank, name in enumerate(sorted(set(run.points["algorithm"]), key=lambda n: (n != RIVAL, n))):
             rows = run.points[run.points["algorithm"] == name]
-            xs, ys = _values(rows, x), _values(rows, y)
+            xs, ys = shown(rows, x), shown(rows, y)
             ink, marker = look[name]
-            stem = ink if scale is None else "0.6"
-            tint = scale.to_rgba(_values(rows, colour)) if scale else np.array([ink] * len(rows))
-            top = np.arange(len(rows)) if x_up is None or y_up is None else envelope(xs, ys, x_up, y_up)
+            stem = ink if scale is None else shade(0.6)
+            tint = scale.to_rgba(shown(rows, colour)) if scale else np.array([ink] * len(rows))
+            top = envelope(xs, ys, bool(x_up), bool(y_up)) if both else np.arange(len(rows))
             rest = np.setdiff1d(np.arange(len(rows)), top)
             z = 3 + rank + 10 * number
             if len(rest):
-                pale: Any = {"s": 4, "alpha": 0.3} if scale is None else {"s": 7, "alpha": 0.9}
-                axes.scatter(
-                    xs[rest], ys[rest], c=tint[rest], marker=marker, linewidths=0.4, zorder=2, **pale
-                )
-            if x_up is not None and y_up is not None and len(top):
+                pale: Any = {"s": 4 * wide**2, "alpha": 0.3} if scale is None else {"s": 7 * wide**2, "alpha": 0.9}
+                axes.scatter(xs[rest], ys[rest], c=tint[rest], marker=marker, linewidths=0.4, zorder=2, **pale)
+            if both and len(top):
                 edge = limits["x"][0] if x_up else limits["x"][1]
                 line_x, line_y = np.append(xs[top], edge), np.append(ys[top], ys[top[-1]])
                 axes.plot(line_x, line_y, drawstyle="steps-post", color=stem, linestyle=stroke, zorder=z)
                 if name == RIVAL and number == 0 and scale is None:
                     floor = limits["y"][0] if y_up else limits["y"][1]
-                    axes.fill_between(line_x, line_y, floor, step="post", color="0.92", linewidth=0, zorder=0)
-                    shaded = True
-            for columns, error in (((f"{x}_low", f"{x}_high"), "xerr"), ((f"{y}_low", f"{y}_high"), "yerr")):
-                if all(c in rows for c in columns):
-                    middle = xs if error == "xerr" else ys
-                    bounds = np.stack(
-                        [middle - _values(rows, columns[0]), _values(rows, columns[1]) - middle]
-                    )[:, top]
-                    bars: Any = {error: np.clip(np.nan_to_num(bounds), 0, None)}
-                    axes.errorbar(
-                        xs[top], ys[top], **bars, fmt="none", ecolor=stem, elinewidth=0.5, alpha=0.6, zorder=z
+                    axes.fill_between(
+                        line_x, line_y, floor, step="post", color=shade(0.92), linewidth=0, zorder=0
                     )
+                    shaded = True
+            _bars(axes, rows, x, y, top, stem, z)
             hollow = number > 0 and marker != "x"
-            edges: Any = None if marker == "x" else tint[top] if hollow else "white"
+            edges: Any = None if marker == "x" else tint[top] if hollow else shade(1.0)
             axes.scatter(
-                xs[top],
-                ys[top],
-                s=13,
-                marker=marker,
-                facecolors="white" if hollow else tint[top],
-                edgecolors=edges,
-                linewidths=1.0 if marker == "x" else 0.7 if hollow else 0.35,
-                zorder=z + 0.5,
-            )
+                xs[top], ys[top], c=shade(1.0) if hollow else tint[top], edgecolors=edges, marker=marker,
+                s=areas(rows)[top] * wide**2, zorder=z + 0.5,
+                linewidths=(1.0 if marker == "x" else 0.7 if hollow else 0.35) * wide,
+            )  # fmt: skip
+            if len(runs) == 1 and both and (found := knee(axes, xs[top], ys[top])) is not None:
+                at = int(top[found])
+                axes.scatter(
+                    xs[at], ys[at], s=3.2 * areas(rows)[at] * wide**2, facecolors="none", edgecolors=stem,
+                    linewidths=0.7 * wide, zorder=z + 0.6, gid=f"knee {name}",
+                )  # fmt: skip
+                drawn.knees[name] = knee_words(run.points, rows.iloc[at])
+    return drawn, shaded
+
+
+def _areas(runs: Sequence[Fronts], size: str, drawn: _Drawn) -> Any:
+    """A function rows -> marker areas, square points on paper."""
+    import numpy as np
+
+    if not size:
+        return lambda rows: np.full(len(rows), 13.0)
+    every = np.concatenate([shown(run.points, size) for run in runs])
+    low, high = float(np.nanmin(every)), float(np.nanmax(every))
+    drawn.sizes = (low, high)
+    span = (high - low) or 1.0
+
+    def areas(rows: pd.DataFrame) -> FloatArray:
+        share = np.nan_to_num((shown(rows, size) - low) / span)
+        found: FloatArray = _AREAS[0] + (_AREAS[1] - _AREAS[0]) * share
+        return found
+
+    return areas
+
+
+def _scale(runs: Sequence[Fronts], colour: str) -> Any:
+    """The colour scale over all values of a column."""
+    import numpy as np
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LogNorm, Normalize, SymLogNorm
+
+    every = np.concatenate([shown(run.points, colour) for run in runs])
+    every = every[np.isfinite(every)]
+    low, high = (every.min(), every.max()) if len(every) else (0.0, 1.0)
+    norm: Normalize = LogNorm(low, high) if low > 0 and high / low > 10 else Normalize(low, high)
+    if colour in LOSSES:
+        norm = SymLogNorm(LINEAR_BELOW, linscale=LINEAR_SHARE, vmin=low, vmax=high)
+    return ScalarMappable(norm, colormaps["viridis"].with_extremes(bad=shade(0.8)))
+
+
+def _bars(axes: Axes, rows: pd.DataFrame, x: str, y: str, top: Any, ink: str, z: float) -> None:
+    """95 % intervals of the points of the front, on whichever axis has them."""
+    import numpy as np
+
+    for name, error in ((x, "xerr"), (y, "yerr")):
+        low, high = f"{name}_low", f"{name}_high"
+        if low not in rows or high not in rows:
+            continue
+        middle = shown(rows, name)
+        bounds = np.stack([middle - shown(rows, low), shown(rows, high) - middle])[:, top]
+        bars: Any = {error: np.clip(np.nan_to_num(bounds), 0, None)}
+        axes.errorbar(
+            shown(rows, x)[top], shown(rows, y)[top], **bars, fmt="none", ecolor=ink,
+            elinewidth=0.5 * style().scale, alpha=0.6, zorder=z,
+        )  # fmt: skip
+
+
+def _handles(
+    axes: Axes, runs: Sequence[Fronts], look: dict[str, tuple[str, str]], colour: str, size: str, drawn: _Drawn
+) -> list[Any]:
+    """Legend entries of algorithms, runs and sizes, and the colour bar."""
+    from matplotlib.lines import Line2D
+
     handles: list[Any] = []
+    wide = style().scale
     for name in sorted(look, key=lambda n: (n != RIVAL, n)):
         if any((run.points["algorithm"] == name).any() for run in runs):
             ink, marker = look[name]
             text = f"{name} (the rival)" if name == RIVAL and len(look) > 1 else name
-            style: Any = {"linestyle": "-" if scale is None else "none", "marker": marker, "markersize": 4}
-            handles.append(Line2D([], [], color=ink if scale is None else "0.3", label=text, **style))
+            if name in drawn.knees:
+                text += f"; ringed: {drawn.knees[name]}"
+            line = "-" if drawn.scale is None else "none"
+            handles.append(
+                Line2D([], [], color=ink if drawn.scale is None else shade(0.3), label=text, linestyle=line,
+                       marker=marker, markersize=4 * wide)
+            )  # fmt: skip
     if len(runs) > 1:
         for number, run in enumerate(runs):
             stroke = _STROKES[number % len(_STROKES)]
             text = f"run: {run.name}" + (f"\n{run.note}" if run.note else "")
-            handles.append(Line2D([], [], color="0.35", linestyle=stroke, label=text))
-    if shaded and len(look) > 1:
-        handles.append(Patch(color="0.92", label="no better than dense"))
-    if x in _LOSSES:
-        hatch: Any = {"facecolor": "none", "edgecolor": _HATCH, "hatch": "/////", "linewidth": 0}
-        handles.append(Patch(label=f"loss below {LINEAR_BELOW:g} nats", **hatch))
-    if scale is not None:
-        bar = axes.figure.colorbar(scale, ax=axes, pad=0.02, aspect=30)
+            handles.append(Line2D([], [], color=shade(0.35), linestyle=stroke, label=text))
+    if size:
+        low, high = drawn.sizes
+        words = f"size: {label(size).axis}, {low:.3g} to {high:.3g}"
+        handles.append(
+            Line2D([], [], color=shade(0.5), linestyle="none", marker="o", markersize=5 * wide, label=words)
+        )
+    if drawn.scale is not None:
+        bar = axes.figure.colorbar(drawn.scale, ax=axes, pad=0.02, aspect=30)
         bar.set_label(label(colour).axis)
-        bar.outline.set_linewidth(0.4)
+        bar.outline.set_linewidth(0.4)  # type: ignore[operator]
     return handles
 
 
@@ -295,22 +329,19 @@ def _budgets(axes: Axes, points: pd.DataFrame | None, look: dict[str, tuple[str,
     """Mark the budgets; above each, the best gain over dense within it, in the winner's colour."""
     low, high = axes.get_xlim()
     axes.axvspan(
-        low, LINEAR_BELOW, facecolor="none", edgecolor=_HATCH, hatch="/////", linewidth=0, zorder=0.5
+        low, LINEAR_BELOW, facecolor="none", edgecolor=shade(HATCH), hatch="/////", linewidth=0, zorder=0.5
     )
     above = axes.get_xaxis_transform()
+    words: Any = {"va": "bottom", "fontsize": small()}
     for budget in BUDGETS:
         if budget > high:
             continue
-        axes.axvline(budget, color="0.55", linestyle=(0, (1, 2)), linewidth=0.6, zorder=1)
+        axes.axvline(budget, color=shade(0.55), linestyle=(0, (1, 2)), linewidth=0.6, zorder=1)
         if points is None:
             continue
         best = next((g for g in gains(points, budget) if g.algorithm != RIVAL and g.gain is not None), None)
         if best is not None and best.gain is not None:
-            axes.text(
-                budget, 1.015, f"{best.gain:.2f}x", transform=above, ha="center", va="bottom", fontsize=6.5,
-                color=look[best.algorithm][0],
-            )  # fmt: skip
+            ink = look[best.algorithm][0]
+            axes.text(budget, 1.015, f"{best.gain:.2f}x", transform=above, ha="center", color=ink, **words)
     if points is not None and any(g.algorithm != RIVAL and g.gain is not None for g in gains(points, high)):
-        axes.text(
-            0.0, 1.015, "over best dense:", transform=axes.transAxes, ha="left", va="bottom", fontsize=6.5
-        )
+        axes.text(0.0, 1.015, "over best dense:", transform=axes.transAxes, ha="left", **words)

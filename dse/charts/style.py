@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,12 +20,52 @@ if TYPE_CHECKING:
 COLUMN_INCHES: Final = 3.5
 """Width of one column of a two-column paper."""
 
+PAGE_INCHES: Final = 7.16
+"""Width of both columns."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """Where a chart will be seen.
+
+    Attributes:
+        width, page: inches of a chart that needs one column, and of one that needs the page.
+        font: points of the text; everything else follows from it.
+        dark: light on dark.
+    """
+
+    name: str
+    width: float = COLUMN_INCHES
+    page: float = PAGE_INCHES
+    font: float = 7.0
+    dark: bool = False
+
+    @property
+    def scale(self) -> float:
+        """Size of the text over that of a paper."""
+        return self.font / 7.0
+
+
+STYLES: Final[dict[str, Style]] = {
+    style.name: style
+    for style in (
+        Style("paper"),
+        # Stretched to a slide of 13.3 inches the text has 21 points.
+        Style("slide", width=6.4, page=8.0, font=10.0),
+        Style("dark", width=6.4, page=8.0, font=10.0, dark=True),
+    )
+}
+
+_current: ContextVar[Style] = ContextVar("style", default=STYLES["paper"])
+
 RIVAL: Final = "dense"
 """The algorithm all others must beat: drawn in black, under the others."""
 
 # Okabe and Ito, "Color Universal Design" (2008): colours that stay apart for every kind of colour vision.
 # Yellow is left out (too faint on white); black is the rival's.
 _COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F")
+# The same hues, lighter, for a dark ground.
+_LIGHT: Final = ("#5AA9E6", "#F58A4B", "#3FC79A", "#E59BCB", "#A9DCF7", "#F2C14E", "#A6A6A6")
 _MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "p", "*", "<", ">")
 
 # Algorithms in the order they entered the tool, so that one keeps its colour from chart to chart.
@@ -35,27 +79,61 @@ _METADATA: Final[Mapping[str, Mapping[str, Any]]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 
-_RC: Final[dict[str, Any]] = {
-    "font.family": "DejaVu Sans",  # ships with matplotlib: the same text on every machine
-    "font.size": 7,
-    "axes.titlesize": 7,
-    "axes.labelsize": 7,
-    "xtick.labelsize": 6.5,
-    "ytick.labelsize": 6.5,
-    "legend.fontsize": 6.5,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "lines.linewidth": 1.1,
-    "lines.markersize": 4,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "savefig.dpi": 300,
-    "hatch.linewidth": 0.5,
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "dse",
-    "pdf.fonttype": 42,
-}
+_GROUND: Final = 0.09
+"""Lightness of a dark ground."""
+
+LETTER_INCHES: Final = 0.052
+"""Mean width of a letter in a legend on paper."""
+
+LINE_INCHES: Final = 0.145
+"""Height of a line of a legend on paper."""
+
+
+def style() -> Style:
+    """The style that is drawn in."""
+    return _current.get()
+
+
+def shade(level: float) -> str:
+    """A grey for matplotlib, 0 the ink and 1 the ground, whichever of them is dark."""
+    return f"{level if not style().dark else 0.96 - (0.96 - _GROUND) * level:.3f}"
+
+
+def small() -> float:
+    """Points of the smallest text."""
+    return 6.5 * style().scale
+
+
+def _rc(chosen: Style) -> dict[str, Any]:
+    points, wide = chosen.font, chosen.scale
+    settings: dict[str, Any] = {
+        "font.family": "DejaVu Sans",  # ships with matplotlib: the same text on every machine
+        "font.size": points,
+        "axes.titlesize": points,
+        "axes.labelsize": points,
+        "xtick.labelsize": 6.5 * wide,
+        "ytick.labelsize": 6.5 * wide,
+        "legend.fontsize": 6.5 * wide,
+        "axes.linewidth": 0.6 * wide,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "lines.linewidth": 1.1 * wide,
+        "lines.markersize": 4 * wide,
+        "xtick.major.width": 0.6 * wide,
+        "ytick.major.width": 0.6 * wide,
+        "savefig.dpi": 300,
+        "hatch.linewidth": 0.5 * wide,
+        "svg.fonttype": "none",  # text stays text
+        "svg.hashsalt": "dse",
+        "pdf.fonttype": 42,
+    }
+    if chosen.dark:
+        ground, ink = f"{_GROUND}", "0.93"
+        settings |= dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), ground)
+        settings |= dict.fromkeys(
+            ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), ink
+        )
+    return settings
 
 
 def looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
@@ -65,13 +143,50 @@ def looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     """
     wanted = sorted(set(names) - {RIVAL})
     order = [*_ORDER, *(name for name in wanted if name not in _ORDER)]
+    inks = colours()
     result = {
-        name: (_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)])
+        name: (inks[i % len(inks)], _MARKERS[i % len(_MARKERS)])
         for i, name in enumerate(order)
         if name in wanted
     }
-    result[RIVAL] = ("#000000", "x")
+    result[RIVAL] = ("#000000" if not style().dark else "#FFFFFF", "x")
     return result
+
+
+def colours() -> tuple[str, ...]:
+    """Colours that stay apart for every kind of colour vision, on the ground of this style."""
+    return _LIGHT if style().dark else _COLOURS
+
+
+def legend_below(figure: Figure, handles: Sequence[Any], height: float, title: str = "") -> None:
+    """Put a legend under everything, in as many columns as fit; the figure grows so that plots keep their shape.
+
+    Args:
+        height: inches of the figure without legend and title.
+        title: what stands over the plots, for the room it takes.
+    """
+    scale = style().scale
+    width = figure.get_size_inches()[0]
+    letter, line = LETTER_INCHES * scale, LINE_INCHES * scale
+    for handle in handles:
+        handle.set_label(wrapped(str(handle.get_label()), int((width - 0.5 * scale) / letter)))
+    labels = [str(handle.get_label()).splitlines() for handle in handles]
+    rows = 0
+    if labels:
+        longest = max(len(words) for lines in labels for words in lines)
+        across = min(4, max(1, int(width / (longest * letter + 0.45 * scale))))
+        rows = math.ceil(sum(map(len, labels)) / across)
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=across, frameon=False, handlelength=2.4,
+            columnspacing=1.2,
+        )  # fmt: skip
+    above = 0.14 * scale * (title.count("\n") if title else 0)
+    figure.set_size_inches(width, height + above + line * rows)
+
+
+def wrapped(text: str, letters: int) -> str:
+    """Every line of `text` in lines of at most so many letters."""
+    return "\n".join(textwrap.fill(line, letters) for line in text.splitlines())
 
 
 def use_agg() -> None:
@@ -84,13 +199,28 @@ def use_agg() -> None:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
-def styled() -> AbstractContextManager[None]:
-    """Draw and save in this style, whatever the user's own matplotlib settings say."""
+@contextmanager
+def styled(chosen: str | Style | None = None) -> Iterator[Style]:
+    """Draw in a style (default: the one around, else paper), whatever the user's own matplotlib settings say.
+
+    Raises:
+        BadInput: no such style.
+    """
     import matplotlib
 
-    settings: Any = {**matplotlib.rcParamsDefault, **_RC}
+    if isinstance(chosen, str):
+        if chosen not in STYLES:
+            raise BadInput(f"style: found {chosen!r}; {nearest(chosen, STYLES)}")
+        chosen = STYLES[chosen]
+    found = chosen or style()
+    settings: Any = {**matplotlib.rcParamsDefault, **_rc(found)}
     settings.pop("backend", None)
-    return matplotlib.rc_context(settings)
+    token = _current.set(found)
+    try:
+        with matplotlib.rc_context(settings):
+            yield found
+    finally:
+        _current.reset(token)
 
 
 def chart_format(path: Path) -> str:

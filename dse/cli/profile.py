@@ -252,19 +252,12 @@ def calibrate(
 def models(environment: Environment) -> None:
     """List known models, and the command that installs what is missing."""
     _need_lm()
-    from dse.errors import BadInput
-    from dse.models.catalog import KNOWN_MODELS, find_model
+    from dse.models.catalog import KNOWN_MODELS
 
-    rows = []
-    for model in KNOWN_MODELS.values() if isinstance(KNOWN_MODELS, dict) else KNOWN_MODELS:
-        try:
-            find_model(model.name)
-            installed = True
-        except BadInput:
-            installed = False
-        rows.append(
-            {"name": model.name, "licence": model.licence, "installed": installed, "install": model.install}
-        )
+    rows = [
+        {"name": m.name, "licence": m.licence, "installed": m.installed, "install": m.install}
+        for m in KNOWN_MODELS
+    ]
     if environment.json:
         environment.print_json(rows)
         return

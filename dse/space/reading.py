@@ -302,14 +302,15 @@ def _hardware(
     axes = {name: _parameter_axis(name, value, place) for name, value in written.items()}
     if base is not None and not isinstance(base, str):
         raise (place / "base").error(f"found {base!r}; must be the name of a preset or a path")
-    if base is None and not set(PARAMETERS) <= set(axes):
+    needed = {name for name, parameter in PARAMETERS.items() if parameter.default is None}
+    if base is None and not needed <= set(axes):
         raise (place / "base").error(
             f"missing; must be one of {', '.join(preset_names())} or a path to a preset"
         )
-    design: dict[str, HardwareValue] = {}
-    if base is not None and not set(PARAMETERS) <= set(axes):
+    design: dict[str, HardwareValue] = {n: p.default for n, p in PARAMETERS.items() if p.default is not None}
+    if base is not None and not needed <= set(axes):
         try:
-            design = load_preset(base)
+            design |= load_preset(base)
         except BadInput as error:
             raise (place / "base").error(str(error).removeprefix("hardware: base: ")) from None
     full = {name: axes.get(name) or (design[name],) for name in PARAMETERS}

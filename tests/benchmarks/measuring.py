@@ -48,7 +48,7 @@ def main() -> None:
     from dse.measure.run import shipped_scales
     from dse.measure.score import score
     from dse.measure.tables import Setup, provider
-    from dse.models.llama import Llama
+    from dse.models.load import load_model
     from dse.models.text import books
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("algorithms", nargs="*", default=list(SETTINGS))
     options = parser.parse_args()
     name = "smollm2-135m"
-    model = Llama.load(name)
+    model = load_model(name)
     texts = books(model.tokenizer)
     chosen = windows(texts, "selection", options.context, options.windows, 0)
     scales = load_scales(shipped_scales(name))

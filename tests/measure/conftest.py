@@ -7,10 +7,12 @@ import pytest
 
 from dse.measure.calibrate import calibrate, load_scales, save_scales
 from dse.measure.material import Window, prepare
-from dse.models.llama import Layer, Llama, Weights
+from dse.models.decoder import Decoder, Layer, Weights
 
 
-def tiny_llama(layers=3, heads=4, kv_heads=2, dim=32, head_dim=8, vocabulary=50, hidden=48, seed=0) -> Llama:
+def tiny_llama(
+    layers=3, heads=4, kv_heads=2, dim=32, head_dim=8, vocabulary=50, hidden=48, seed=0
+) -> Decoder:
     rng = np.random.default_rng(seed)
 
     def matrix(rows, columns, gain=1.0):
@@ -29,7 +31,7 @@ def tiny_llama(layers=3, heads=4, kv_heads=2, dim=32, head_dim=8, vocabulary=50,
     )
     embedding = matrix(vocabulary, dim, 3.0)
     weights = Weights(embedding, blocks, np.ones(dim, np.float32), embedding)
-    return Llama(weights, query_heads=heads, kv_heads=kv_heads, head_dim=head_dim)
+    return Decoder(weights, query_heads=heads, kv_heads=kv_heads, head_dim=head_dim)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from dse.measure.material import dense_pass, windows
 from dse.measure.run import shipped_scales
 from dse.measure.score import score
 from dse.profiles.profile import setting_key
-from dse.profiles.store import load_profile
+from dse.profiles.store import load_profile, shipped_profiles
 
 NAME = "smollm2-135m"
 
@@ -25,45 +25,73 @@ def profile():
 @pytest.fixture(scope="module")
 def material(tmp_path_factory):
     """The model, its scales, and the first window of the profile with its dense pass."""
-    from dse.models.llama import Llama
+    from dse.models.load import load_model
     from dse.models.text import books
 
-    model = Llama.load(NAME)
+    model = load_model(NAME)
     window = windows(books(model.tokenizer), "selection", 1024, 16, 0)[0]
     folder = tmp_path_factory.mktemp("dense")
     dense_pass(model, window).save(folder)
     return model, load_scales(shipped_scales(NAME)), [window], [folder]
 
 
-def test_every_setting_of_the_grid_is_shipped(profile):
-    have = {setting_key(s.algorithm, s.knobs) for s in profile.settings}
-    missing = [a for a in load_grid(NAME) if setting_key(a.name, a.settings) not in have]
+GRIDS = {
+    ("smollm2-135m", 1024): "smollm2-135m",
+    ("smollm2-135m", 512): "smollm2-135m-short",
+    ("smollm2-135m", 256): "smollm2-135m-short",
+    ("smollm2-135m-prefill", 1024): "smollm2-135m-prefill",
+    ("smollm2-135m-prefill", 512): "smollm2-135m-prefill",
+    ("smollm2-135m-prefill", 256): "smollm2-135m-prefill",
+    ("gemma-3-270m", 1024): "gemma-3-270m",
+}
+"""The grid behind every context of every shipped profile."""
+
+
+@pytest.mark.parametrize(("name", "context"), GRIDS)
+def test_every_setting_of_the_grid_is_shipped(name, context):
+    profile = load_profile(name)
+    measured = np.isfinite(profile.accuracy[:, profile.context_index(context), 0])
+    have = {setting_key(s.algorithm, s.knobs) for s, m in zip(profile.settings, measured, strict=True) if m}
+    missing = [a for a in load_grid(GRIDS[name, context]) if setting_key(a.name, a.settings) not in have]
     assert not missing
 
 
-def test_forms_are_those_of_the_algorithms(profile):
-    for setting in profile.settings:
+@pytest.mark.parametrize("name", sorted(shipped_profiles()))
+def test_forms_are_those_of_the_algorithms(name):
+    for setting in load_profile(name).settings:
         assert build(setting.algorithm, setting.knobs).form() == setting.form
 
 
-def test_counts_and_losses_are_sound(profile):
-    dense = profile.rows("dense")
-    n = profile.mean_context[0]
-    np.testing.assert_allclose(profile.counter("group.k_rows_0")[dense, 0], n, rtol=2e-3)
-    for row, setting in enumerate(profile.settings):
-        loss, low, high = profile.accuracy[row, 0, :3]
-        assert low <= loss <= high
-        assert loss == pytest.approx(profile.window_nll[row, 0].mean(), abs=1e-9)
-        assert (profile.counter("group.v_rows")[row, 0] <= n * (1 + 2e-3)).all(), setting.key
-        for name in ("v_rows", "k_rows_0", "k_rows_1"):
-            group, head = profile.counter(f"group.{name}")[row, 0], profile.counter(f"head.{name}")[row, 0]
-            assert (group <= head * (1 + 1e-3) + 1e-6).all()
-            assert (head <= 3 * group * (1 + 1e-3) + 1e-6).all()
+@pytest.mark.parametrize("name", sorted(shipped_profiles()))
+def test_counts_and_losses_are_sound(name):
+    profile = load_profile(name)
+    group = profile.shape.group
+    for column, context in enumerate(profile.contexts):
+        queries = context if profile.phase == "prefill" else 1
+        most = profile.mean_context[column] * queries
+        for row, setting in enumerate(profile.settings):
+            loss, low, high = profile.accuracy[row, column, :3]
+            if not np.isfinite(loss):
+                continue
+            assert low <= loss <= high
+            losses = profile.window_nll[row, column]
+            assert loss == pytest.approx(np.nanmean(losses), abs=1e-9)
+            assert np.isfinite(losses).sum() == profile.window_counts[column]
+            assert (profile.counter("group.v_rows")[row, column] <= most * (1 + 2e-3)).all(), setting.key
+            for rows in ("v_rows", "k_rows_0", "k_rows_1"):
+                shared = profile.counter(f"group.{rows}")[row, column]
+                alone = profile.counter(f"head.{rows}")[row, column]
+                assert (shared <= alone * (1 + 1e-3) + 1e-6).all()
+                assert (alone <= group * shared * (1 + 1e-3) + 1e-6).all()
 
 
-def test_float_dense_is_the_reference(profile):
-    row = next(i for i in profile.rows("dense") if profile.settings[i].knobs["k_bits"] == 32)
-    assert abs(profile.accuracy[row, 0, 0]) < 1e-6
+@pytest.mark.parametrize("name", sorted(shipped_profiles()))
+def test_float_dense_is_the_reference(name):
+    profile = load_profile(name)
+    for column in range(len(profile.contexts)):
+        for row in profile.rows("dense"):
+            if profile.settings[row].knobs["k_bits"] == 32:
+                assert abs(profile.accuracy[row, column, 0]) < 1e-6
 
 
 @pytest.mark.model
@@ -84,4 +112,4 @@ def test_the_first_window_measured_again_gives_its_stored_loss(profile, material
     )
     result = score(material[0], algorithm, *material[1:])
     increase = float((result.nll - result.dense_nll).mean())
-    assert increase == pytest.approx(float(profile.window_nll[row, 0, 0]), abs=1e-5)
+    assert increase == pytest.approx(float(profile.window_nll[row, profile.context_index(1024), 0]), abs=1e-5)

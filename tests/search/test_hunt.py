@@ -182,7 +182,7 @@ def test_the_fast_sweep_equals_brute_force(seed: int, monkeypatch: pytest.Monkey
     rng = np.random.default_rng(seed)
     monkeypatch.setattr(sweeping, "APART_POINTS", 0)
     monkeypatch.setattr(sweeping, "SEED_DESIGNS", int(rng.choice([8, 1000])))
-    monkeypatch.setattr(sweeping, "TASK_POINTS", (1, int(rng.choice([100, 1 << 20]))))
+    monkeypatch.setattr(sweeping, "TASK_POINTS", (int(rng.choice([300, 1 << 20])), 1 << 29))
     monkeypatch.setattr(hunt, "TILE_POINTS", int(rng.choice([1, 64, 1 << 13])))
     monkeypatch.setattr(hunt, "PLANE_CELLS", int(rng.choice([1, 1 << 17])))
     monkeypatch.setattr(plane, "MEMORY_CELL", int(rng.choice([1, 3, 8])))

@@ -44,7 +44,7 @@ def _in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small spaces are taken apart, cut into many pieces and kept, as large ones are."""
     monkeypatch.setattr(sweeping, "APART_POINTS", 0)
     monkeypatch.setattr(sweeping, "KEEP_POINTS", 0)
-    monkeypatch.setattr(sweeping, "TASK_POINTS", (1, 100))
+    monkeypatch.setattr(sweeping, "TASK_POINTS", (60, 100))
 
 
 def test_a_piece_survives_the_disk(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ from pathlib import Path
 from dse.results import write_run
 from dse.search import sweep as sweeping
 from dse.space import load_space
-sweeping.APART_POINTS, sweeping.KEEP_POINTS, sweeping.TASK_POINTS = 0, 0, (1, 100)
+sweeping.APART_POINTS, sweeping.KEEP_POINTS, sweeping.TASK_POINTS = 0, 0, (60, 100)
 table, out = Path(sys.argv[1]), Path(sys.argv[2])
 slow = lambda done, total: time.sleep(0.02)
 write_run(out, sweeping.sweep(load_space(table), keep=out, progress=slow))

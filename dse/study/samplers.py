@@ -1,0 +1,142 @@
+"""Samplers by name, wrapped so that what they propose exists.
+
+Every trial gets a fresh sampler seeded by the study's seed and the trial's number. Numbers are unique in a study,
+so processes that share one never draw the same, and one process alone draws the same again after a resume.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from optuna.samplers import BaseSampler
+
+from dse.errors import BadInput, nearest
+from dse.study.axes import Layout
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial, TrialState
+
+SAMPLERS: Final = ("tpe", "nsga2", "nsga3", "qmc", "random", "grid", "gp", "cmaes")
+
+CONDITIONAL: Final = ("tpe", "random", "grid")
+"""Samplers that take a parameter being asked for in some trials only. The others get the knobs of every algorithm
+in every trial; those of the algorithms not chosen have no effect."""
+
+NEEDS: Final[Mapping[str, tuple[str, str]]] = {"gp": ("torch", "torch"), "cmaes": ("cmaes", "cmaes")}
+"""Sampler -> the package it needs beyond Optuna, and what to install."""
+
+POPULATION: Final = 24
+"""Trials of a generation of the genetic samplers: some twenty generations fit the usual budget of 500 trials."""
+
+GOLDEN: Final = (math.sqrt(5) - 1) / 2
+
+
+def check_sampler(name: str, objectives: int) -> None:
+    """Raise BadInput where there is no such sampler, or it cannot seek so many objectives."""
+    if name not in SAMPLERS:
+        raise BadInput(f"--sampler {name}: no such sampler; {nearest(name, SAMPLERS)}")
+    if name == "cmaes" and objectives > 1:
+        raise BadInput(
+            f"--sampler cmaes: seeks a single objective and this study has {objectives}; name the one to seek with "
+            "--objective, or take another sampler such as nsga2"
+        )
+    package, install = NEEDS.get(name, ("", ""))
+    if package and find_spec(package) is None:
+        raise BadInput(f"--sampler {name}: needs {package}: run `pip install {install}`")
+
+
+def make_sampler(name: str, seed: int) -> BaseSampler:
+    """Optuna's sampler of a name; ``grid`` is `PointSampler`'s own."""
+    import optuna.samplers as s
+
+    if name == "tpe":
+        return s.TPESampler(seed=seed, constant_liar=True)
+    if name == "nsga2":
+        return s.NSGAIISampler(seed=seed, population_size=POPULATION)
+    if name == "nsga3":
+        return s.NSGAIIISampler(seed=seed, population_size=POPULATION)
+    if name == "qmc":
+        return s.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
+    if name == "gp":
+        return s.GPSampler(seed=seed, deterministic_objective=True, warn_independent_sampling=False)
+    if name == "cmaes":
+        return s.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+    return s.RandomSampler(seed=seed)
+
+
+class PointSampler(BaseSampler):
+    """A sampler whose proposals are moved to points of the space before the trial has them.
+
+    Args:
+        name: of `SAMPLERS`.
+        seed: of the study.
+        layout: the parameters.
+    """
+
+    def __init__(self, name: str, seed: int, layout: Layout) -> None:
+        self.name, self.seed, self.layout = name, seed, layout
+        self._here = threading.local()
+        # The points of a quasi-random sequence belong together: they share one scrambling.
+        self._kept = make_sampler(name, _seed(seed)) if name in ("qmc", "gp") else None
+        self._size = sum(layout.sizes.values())
+
+    def _inner(self, trial: FrozenTrial) -> BaseSampler:
+        if getattr(self._here, "number", None) != trial.number:
+            seed = _seed(self.seed, trial.number)
+            self._here.number = trial.number
+            self._here.draw = np.random.default_rng(seed)
+            self._here.sampler = self._kept or make_sampler(self.name, seed)
+        inner: BaseSampler = self._here.sampler
+        return inner
+
+    def reseed_rng(self) -> None:
+        """Nothing to do: every trial has a seed of its own."""
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        self._inner(trial).before_trial(study, trial)
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        self._inner(trial).after_trial(study, trial, state, values)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        if self.name == "grid":
+            return self.layout.distributions
+        return self._inner(trial).infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        if self.name == "grid":
+            return self.layout.listed(spread(trial.number, self._size, self.seed))
+        found = self._inner(trial).sample_relative(study, trial, search_space)
+        return self.layout.settle_all(found)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        found = self._inner(trial).sample_independent(study, trial, param_name, param_distribution)
+        return self.layout.settle_one(param_name, found, trial.params, self._here.draw)
+
+
+def spread(number: int, size: int, seed: int = 0) -> int:
+    """The `number`-th point of a space of `size`, in an order that visits every point once and spreads early.
+
+    Steps of the golden section of the space, made coprime to its size; after `size` numbers it starts over.
+    """
+    stride = max(1, round(size * GOLDEN))
+    while math.gcd(stride, size) != 1:
+        stride += 1
+    return (number * stride + _seed(seed) % size) % size
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
