@@ -21,6 +21,9 @@ FloatArray = NDArray[np.float64]
 MOST: Final = 4_000_000
 """Points priced for a cloud; of larger spaces an even choice of the designs."""
 
+OUTLIERS: Final = 0.02
+"""Share of a cloud's points at either end that no axis is stretched for."""
+
 BLOCK: Final = 1 << 19
 """Points priced at once."""
 
@@ -41,11 +44,14 @@ class Cloud:
     total: int
     drawn: int
 
-    def range(self, which: str) -> tuple[float, float]:
-        """Least and greatest finite value of a coordinate; two NaN without points."""
+    def bulk(self, which: str) -> tuple[float, float]:
+        """What all but a few points of a coordinate lie between; two NaN without points."""
         values = self.xs if which == "x" else self.ys
         values = values[np.isfinite(values)]
-        return (float(values.min()), float(values.max())) if len(values) else (math.nan, math.nan)
+        if not len(values):
+            return math.nan, math.nan
+        low, high = np.quantile(values, (OUTLIERS, 1 - OUTLIERS))
+        return float(low), float(high)
 
 
 def cloud(run: Run, space: Space, x: str, y: str, most: int = MOST) -> Cloud:
@@ -88,7 +94,9 @@ def cloud(run: Run, space: Space, x: str, y: str, most: int = MOST) -> Cloud:
                 design = grid.block(tuple((0, n) for n in grid.shape))
                 ndim = 1 + len(grid.shape)
                 values = meter.measure(rows, design, (x, y, *limits), ndim)
-                shape = np.broadcast_shapes((rows.stats.settings, *grid.shape), *(v.shape for v in values.values()))
+                shape = np.broadcast_shapes(
+                    (rows.stats.settings, *grid.shape), *(v.shape for v in values.values())
+                )
                 good = np.ones(shape, dtype=bool)
                 for name, limit in limits.items():
                     if limit.high is not None:
@@ -96,6 +104,8 @@ def cloud(run: Run, space: Space, x: str, y: str, most: int = MOST) -> Cloud:
                     if limit.low is not None:
                         good &= values[name] >= limit.low
                 drawn += good.size
-                found.append(tuple(np.broadcast_to(values[n], shape)[good].astype(np.float32) for n in (x, y)))  # type: ignore[arg-type]
+                found.append(
+                    tuple(np.broadcast_to(values[n], shape)[good].astype(np.float32) for n in (x, y))
+                )  # type: ignore[arg-type]
     xs, ys = (np.concatenate([pair[i] for pair in found]) for i in (0, 1))
     return Cloud(x, y, xs, ys, space.size, drawn)

@@ -98,7 +98,9 @@ def front_figure(
     if not runs or all(run.points.empty for run in runs):
         raise BadInput("nothing to draw: the front has no points")
     for run in runs:
-        for name in dict.fromkeys((x, y, *([] if colour == "algorithm" else [colour]), *([size] if size else []))):
+        for name in dict.fromkeys(
+            (x, y, *([] if colour == "algorithm" else [colour]), *([size] if size else []))
+        ):
             require(run.name, run.points, name)
     with styled() as chosen:
         width = width or chosen.width
@@ -107,7 +109,7 @@ def front_figure(
         look = looks(name for run in runs for name in run.points["algorithm"])
         limits = _limits(axes, runs, x, y, cloud)
         handles = draw_cloud(axes, cloud) if cloud is not None else []
-        drawn, shaded = _draw(axes, runs, x, y, colour, size, look, limits)
+        drawn, shaded = _draw(axes, runs, x, y, colour, size, look, limits, shading=cloud is None)
         handles = _handles(axes, runs, look, colour, size, drawn) + handles
         if shaded and len(look) > 1:
             handles.append(_patch("no better than dense", color=shade(0.92)))
@@ -145,10 +147,10 @@ def _limits(
 
     limits = {}
     for which, name in (("x", x), ("y", y)):
-        columns = (name, f"{name}_low", f"{name}_high")
+        columns = (name, *(_interval(name)))
         values = [shown(run.points, c) for run in runs for c in columns if c in run.points]
         if cloud is not None:
-            values.append(np.asarray(cloud.range(which)) * label(name).scale)
+            values.append(np.asarray(cloud.bulk(which)) * label(name).scale)
         limits[which] = fit(axes, which, name, np.concatenate(values))
     return limits
 
@@ -184,6 +186,7 @@ def _draw(
     size: str,
     look: dict[str, tuple[str, str]],
     limits: dict[str, tuple[float, float]],
+    shading: bool,
 ) -> tuple[_Drawn, bool]:
     """Points, bars and front lines; returns what the legend explains, and whether dense's side is shaded."""
     import numpy as np
@@ -206,13 +209,17 @@ def _draw(
             rest = np.setdiff1d(np.arange(len(rows)), top)
             z = 3 + rank + 10 * number
             if len(rest):
-                pale: Any = {"s": 4 * wide**2, "alpha": 0.3} if scale is None else {"s": 7 * wide**2, "alpha": 0.9}
-                axes.scatter(xs[rest], ys[rest], c=tint[rest], marker=marker, linewidths=0.4, zorder=2, **pale)
+                pale: Any = (
+                    {"s": 4 * wide**2, "alpha": 0.3} if scale is None else {"s": 7 * wide**2, "alpha": 0.9}
+                )
+                axes.scatter(
+                    xs[rest], ys[rest], c=tint[rest], marker=marker, linewidths=0.4, zorder=2, **pale
+                )
             if both and len(top):
                 edge = limits["x"][0] if x_up else limits["x"][1]
                 line_x, line_y = np.append(xs[top], edge), np.append(ys[top], ys[top[-1]])
                 axes.plot(line_x, line_y, drawstyle="steps-post", color=stem, linestyle=stroke, zorder=z)
-                if name == RIVAL and number == 0 and scale is None:
+                if name == RIVAL and number == 0 and scale is None and shading:
                     floor = limits["y"][0] if y_up else limits["y"][1]
                     axes.fill_between(
                         line_x, line_y, floor, step="post", color=shade(0.92), linewidth=0, zorder=0
@@ -271,14 +278,19 @@ def _scale(runs: Sequence[Fronts], colour: str) -> Any:
     return ScalarMappable(norm, colormaps["viridis"].with_extremes(bad=shade(0.8)))
 
 
+def _interval(metric: str) -> tuple[str, ...]:
+    """Columns of a metric's 95 % interval. Ranges of prices are no such thing: they shift all points together."""
+    return (f"{metric}_low", f"{metric}_high") if metric in LOSSES else ()
+
+
 def _bars(axes: Axes, rows: pd.DataFrame, x: str, y: str, top: Any, ink: str, z: float) -> None:
     """95 % intervals of the points of the front, on whichever axis has them."""
     import numpy as np
 
     for name, error in ((x, "xerr"), (y, "yerr")):
-        low, high = f"{name}_low", f"{name}_high"
-        if low not in rows or high not in rows:
+        if not _interval(name) or not all(c in rows for c in _interval(name)):
             continue
+        low, high = _interval(name)
         middle = shown(rows, name)
         bounds = np.stack([middle - shown(rows, low), shown(rows, high) - middle])[:, top]
         bars: Any = {error: np.clip(np.nan_to_num(bounds), 0, None)}
@@ -289,7 +301,12 @@ def _bars(axes: Axes, rows: pd.DataFrame, x: str, y: str, top: Any, ink: str, z:
 
 
 def _handles(
-    axes: Axes, runs: Sequence[Fronts], look: dict[str, tuple[str, str]], colour: str, size: str, drawn: _Drawn
+    axes: Axes,
+    runs: Sequence[Fronts],
+    look: dict[str, tuple[str, str]],
+    colour: str,
+    size: str,
+    drawn: _Drawn,
 ) -> list[Any]:
     """Legend entries of algorithms, runs and sizes, and the colour bar."""
     from matplotlib.lines import Line2D

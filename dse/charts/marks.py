@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SHARPEST: Final = 0.1
 """A knee stands out from the line between the ends of its front by this share of the front's extent."""
 
-CELL_POINTS: Final = 2.4
+CELL_POINTS: Final = 1.6
 """Side of a cell of a binned cloud, in points on paper."""
 
 
@@ -159,7 +159,9 @@ def draw_cloud(axes: Axes, cloud: Cloud) -> list[Any]:
     from matplotlib.patches import Patch
 
     width, height = axes.figure.get_size_inches()  # type: ignore[union-attr]
-    cells = [max(20, int(72 * inches * 0.75 / (CELL_POINTS * style().scale))) for inches in (width, 0.7 * height)]
+    cells = [
+        max(20, int(72 * inches * 0.75 / (CELL_POINTS * style().scale))) for inches in (width, 0.7 * height)
+    ]
     transform = axes.transScale
     corners = transform.transform(np.column_stack([axes.get_xlim(), axes.get_ylim()]))
     edges = [np.linspace(corners[0, i], corners[1, i], cells[i] + 1) for i in (0, 1)]
@@ -180,5 +182,3 @@ def draw_cloud(axes: Axes, cloud: Cloud) -> list[Any]:
         )  # fmt: skip
     share = "" if cloud.drawn == cloud.total else f"{cloud.drawn:,} of "
     return [Patch(color=shade(0.65), label=f"{share}{cloud.total:,} points, darker: more")]
-
-

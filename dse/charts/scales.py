@@ -44,7 +44,9 @@ def require(name: str, points: pd.DataFrame, column: str) -> None:
     if column not in points.columns:
         raise BadInput(f"{name}: no column {column!r}; {nearest(column, known)}")
     if column not in known:
-        raise BadInput(f"{name}: column {column!r} holds words, an axis needs numbers; {nearest(column, known)}")
+        raise BadInput(
+            f"{name}: column {column!r} holds words, an axis needs numbers; {nearest(column, known)}"
+        )
 
 
 def shown(points: pd.DataFrame, column: str) -> FloatArray:

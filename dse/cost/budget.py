@@ -72,6 +72,27 @@ def multiply_j(machine: Machine) -> FloatArray:
     return np.asarray(t.multiply_j(narrow, wide) + t.add_j(ACCUMULATOR_BITS) + overhead)
 
 
+def fetch_j_byte(machine: Machine) -> FloatArray:
+    """A byte that passes the crossbar between memory channels and ports, with its share of the address.
+
+    Bits are written into a queue once and travel the crossbar once, addresses towards memory and data from it.
+    Nothing where the machine has no crossbar.
+    """
+    if not machine["fetch_ports"].any():
+        return ZERO
+    t, constants = machine.technology, machine.constants
+    bits = 8.0 + constants["fetch_address_bits"] / machine.memory.atom_bytes
+    each = bits * (t.energy_j("crossbar_bit_pj") + t.energy_j("register_bit_pj"))
+    return np.asarray(np.where(machine["fetch_ports"] > 0, each, 0.0))
+
+
+def array_factor(machine: Machine) -> FloatArray:
+    """Energy of a multiply-add pass that both arrays share alike, over `multiply_j`."""
+    score, value = machine.constants["score_energy_factor"], machine.constants["value_energy_factor"]
+    apart = machine["value_lanes"] / (machine["lanes"] + machine["value_lanes"])
+    return np.asarray(score + (value - score) * apart)
+
+
 def energies(ledger: Ledger, machine: Machine, moved: Traffic, banks: Buffers) -> dict[str, FloatArray]:
     """Joules per step and sequence by component, without leakage and background."""
     t, stats, dim = machine.technology, ledger.stats, ledger.stats.shape.head_dim
@@ -82,9 +103,14 @@ def energies(ledger: Ledger, machine: Machine, moved: Traffic, banks: Buffers) -
         found[f"dram {name}"] = (ledger.heads(np.asarray(size)) * 8 * memory.bit_pj + opened) * 1e-12
     each = multiply_j(machine)
     scores, values = score_passes(ledger, machine, total=True), value_passes(ledger, machine, total=True)
-    found["multiply q x k"] = scores * dim * each
-    found["multiply p x v"] = values * dim * each
-    found["multiply estimates"] = prepare_passes(ledger, machine, total=True) * each
+    constants = machine.constants
+    found["multiply q x k"] = scores * dim * (each * constants["score_energy_factor"])
+    found["multiply p x v"] = values * dim * (each * constants["value_energy_factor"])
+    estimates = each * constants["score_energy_factor"]
+    found["multiply estimates"] = prepare_passes(ledger, machine, total=True) * estimates
+    passed = [ledger.heads(np.asarray(size)) for size in moved.bytes.values()]
+    crossing = fetch_j_byte(machine)
+    found["fetcher"] = sum(passed, ZERO) * crossing if crossing.any() else ZERO
     for name, joules in _operands(ledger, machine, moved, banks).items():
         found[name] = joules
     whole_row = (stats.v_after == V_AFTER.index("row")) | (stats.chunk_order == CHUNK_ORDER.index("row"))
@@ -118,7 +144,7 @@ def energies(ledger: Ledger, machine: Machine, moved: Traffic, banks: Buffers) -
 
 
 def _operands(ledger: Ledger, machine: Machine, moved: Traffic, banks: Buffers) -> dict[str, FloatArray]:
-    """Joules of operands in the key and value buffers: each is written once when it arrives.
+    """Joules of operands in the key and value buffers: each is written once when it arrives from memory.
 
     In decode it is read for each query head that uses it. In prefill a lane keeps its row while the queries of
     a round pass, so a row is read once per round; each query is read (and each accumulated output read and
@@ -135,7 +161,9 @@ def _operands(ledger: Ledger, machine: Machine, moved: Traffic, banks: Buffers) 
         for c, row in enumerate(key):
             key_read = key_read + ledger.total(f"qk_rows_{c}") * row
             key_written = key_written + ledger.total(f"k_rows_{c}") * row
-        value_read, value_written = ledger.total("pv_rows") * value, ledger.total("v_rows") * value
+        key_written = key_written * moved.keys_away
+        value_read = ledger.total("pv_rows") * value
+        value_written = ledger.total("v_rows") * value * moved.values_away
     else:
         again = moved.rounds / ledger.tiles
         queries: FloatArray = ZERO
@@ -143,12 +171,13 @@ def _operands(ledger: Ledger, machine: Machine, moved: Traffic, banks: Buffers) 
         for c, row in enumerate(key):
             rows = rows + ledger.count(f"k_rows_{c}") * row
             queries = queries + ledger.total(f"qk_rows_{c}")
-        key_written = ledger.heads(np.asarray(rows * again))
-        key_read = key_written + queries * ledger.form(stats.q_bits * dim) / 8 / machine["lanes"]
+        key_once = ledger.heads(np.asarray(rows * again))
+        key_written = key_once * moved.keys_away
+        key_read = key_once + queries * ledger.form(stats.q_bits * dim) / 8 / machine["lanes"]
         value_lanes = np.where(machine["value_lanes"] > 0, machine["value_lanes"], machine["lanes"])
         outputs = ledger.total("pv_rows") * (dim * ACCUMULATOR_BITS / 8) / value_lanes
         fetched = ledger.heads(np.asarray(ledger.count("v_rows") * value * again))
-        value_read = value_written = fetched + outputs
+        value_read, value_written = fetched + outputs, fetched * moved.values_away + outputs
     return {
         "sram key": key_read * banks.read_j_byte["key"] + key_written * banks.write_j_byte["key"],
         "sram value": value_read * banks.read_j_byte["value"] + value_written * banks.write_j_byte["value"],
@@ -195,15 +224,27 @@ def areas(ledger: Ledger, machine: Machine, banks: Buffers) -> dict[str, FloatAr
         "scalar": lanes * t.multiply_add_mm2(32, 32) * uses("scalar_ops"),
         "scoreboard": board * register * chunked,
         "requests": machine["outstanding_requests"] * machine.constants["request_bits"] * register,
+        "fetcher": _fetcher_mm2(machine),
         "memory phy": machine["dram_channels"] * machine.memory.phy_mm2,
         "slow link": machine["slow_gbps"] * machine.constants["slow_link_mm2_gbps"] * uses("rows_reloaded"),
     }
 
 
+def _fetcher_mm2(machine: Machine) -> FloatArray:
+    """Queues of addresses and data of every port, and a crossbar each way between ports and channels."""
+    ports = machine["fetch_ports"]
+    if not ports.any():
+        return ZERO
+    t, constants = machine.technology, machine.constants
+    bits = constants["fetch_address_bits"] + constants["fetch_data_bits"]
+    queues = constants["fetch_fifo_entries"] * t.area_mm2("register_bit_um2")
+    return np.asarray(ports * bits * (queues + machine["dram_channels"] * t.area_mm2("crosspoint_um2")))
+
+
 def powers(machine: Machine, areas_mm2: dict[str, FloatArray], banks: Buffers) -> dict[str, FloatArray]:
     """Watts that flow whatever happens: DRAM background, PHY, leakage of SRAM and of logic."""
     logic = {"multipliers", "exponents", "dividers", "comparators", "selection", "ranking", "sorting",
-             "importance", "margins", "search", "scalar", "scoreboard", "requests"}  # fmt: skip
+             "importance", "margins", "search", "scalar", "scoreboard", "requests", "fetcher"}  # fmt: skip
     channels = machine["dram_channels"]
     leak = machine.constants["logic_leakage_mw_mm2"] * 1e-3
     return {

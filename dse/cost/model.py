@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dse.cost.budget import Buffers, multiply_j
+from dse.cost.budget import Buffers, array_factor, fetch_j_byte, multiply_j
 from dse.cost.ledger import ZERO, Ledger
 from dse.cost.machine import Machine
 from dse.cost.memory import windows
@@ -126,11 +126,11 @@ def rest(ledger: Ledger, machine: Machine, workload: Workload, batch: FloatArray
     opened = atoms / per_page * m.memory.activation_pj
     # Weights pass through the key buffer: written once, read for every position.
     reads = products * shape.weight_bits / 8
-    buffered = size * banks.write_j_byte["key"] + reads * banks.read_j_byte["key"]
+    buffered = size * (banks.write_j_byte["key"] + fetch_j_byte(m)) + reads * banks.read_j_byte["key"]
     return Rest(
         memory_s=atoms * each,
         compute_s=passes * m.cycle_s / (lanes * m["multipliers"]),
         dram_bytes=size,
         dram_j=(size * 8 * m.memory.bit_pj + opened) * 1e-12,
-        chip_j=np.asarray(buffered + passes * multiply_j(m)),
+        chip_j=np.asarray(buffered + passes * (multiply_j(m) * array_factor(m))),
     )

@@ -12,6 +12,7 @@ _MULTIPLY: Final = (
     "multiply_8_pj", "multiply_energy_power", "add_base_pj", "add_bit_pj", "overhead_factor", "overhead_pj_per_op",
 )  # fmt: skip
 _SRAM: Final = ("sram_energy_factor",)
+_FETCH_ENERGY: Final = ("crossbar_bit_pj", "register_bit_pj", "fetch_address_bits")
 _DRAM: Final = ("*_bit_pj", "*_activation_pj")
 _LANE_AREA: Final = (
     "multiply_8_um2", "multiply_area_power", "add_bit_um2", "register_bit_um2", "datapath_area_factor",
@@ -23,9 +24,10 @@ ENERGY: Final[Mapping[str, tuple[str, ...]]] = {
     "dram meta": _DRAM,
     "dram write": _DRAM,
     "dram refetch": _DRAM,
-    "multiply q x k": _MULTIPLY,
-    "multiply p x v": _MULTIPLY,
-    "multiply estimates": _MULTIPLY,
+    "multiply q x k": (*_MULTIPLY, "score_energy_factor"),
+    "multiply p x v": (*_MULTIPLY, "value_energy_factor"),
+    "multiply estimates": (*_MULTIPLY, "score_energy_factor"),
+    "fetcher": _FETCH_ENERGY,
     "sram key": _SRAM,
     "sram value": _SRAM,
     "sram scores": (*_SRAM, "score_bits"),
@@ -42,7 +44,7 @@ ENERGY: Final[Mapping[str, tuple[str, ...]]] = {
     "scoreboard": ("scoreboard_entry_bits", "register_bit_pj"),
     "slow memory": ("slow_pj_bit",),
     "dram weights": _DRAM,
-    "projections": (*_MULTIPLY, *_SRAM),
+    "projections": (*_MULTIPLY, "score_energy_factor", "value_energy_factor", *_SRAM, *_FETCH_ENERGY),
 }
 """Component of `dse.cost.budget.energies` -> constants, ``*`` for the memory device; a hardware parameter where
 that sets a price."""
@@ -63,6 +65,9 @@ AREA: Final[Mapping[str, tuple[str, ...]]] = {
     "scalar": _LANE_AREA,
     "scoreboard": ("scoreboard_entry_bits", "register_bit_um2"),
     "requests": ("request_bits", "register_bit_um2"),
+    "fetcher": (
+        "fetch_fifo_entries", "fetch_address_bits", "fetch_data_bits", "register_bit_um2", "crosspoint_um2",
+    ),
     "memory phy": ("*_phy_mm2",),
     "slow link": ("slow_link_mm2_gbps",),
 }

@@ -24,6 +24,7 @@ _POWER_LAW: Final = f"power law through 8 and 32 bit, {_HOROWITZ}"
 _ALADDIN: Final = "Shao et al., ISCA 2014 (Aladdin), 40 nm table as carried by Accelergy"
 _A3: Final = "Ham et al., HPCA 2020, Table I (40 nm, 1 GHz)"
 _CACTI: Final = "CACTI 7 (Balasubramonian et al., TACO 2017)"
+_FETCH: Final = "Wang et al., HPCA 2021, Fig. 8"
 _WANG: Final = "derived from Wang et al., HPCA 2021, Fig. 13 (40 nm, 1 GHz)"
 
 
@@ -84,6 +85,10 @@ _ARITHMETIC: Final = (
     _row("register_bit_um2", 5.98, "um2/bit", 40, _ALADDIN, "medium"),
     _row("overhead_factor", 1.0, "", 0,
          f"on the design's overhead_pj_per_op; low: none, {_A3}; high: spread of the fits", "low", 0.0, 1.2),
+    _row("score_energy_factor", 1.0, "", 0, "on the multiply-add passes of q x k, for machines whose energy is published",
+         "high"),
+    _row("value_energy_factor", 1.0, "", 0, "on the multiply-add passes of probability x v, which accumulate each "
+         "element: for machines whose energy is published", "high"),
     _row("datapath_area_factor", 3.5, "", 0,
          "estimate: laid-out 9-bit multiply-add lane of Ham et al., HPCA 2020 (1531 um2) over multiplier, "
          "adder and operand registers here (about 430 um2)", "low", 1.0, 8.0),
@@ -114,6 +119,17 @@ _ENGINES: Final = (
     _row("sort_step_pj", 0.32, "pJ per element, level", 40, f"32-bit compare, register, {_ALADDIN}", "low"),
     _row("score_bits", 24, "bit", 0, "width at which scores wait on chip for a whole row", "medium"),
     _row("request_bits", 48, "bit", 0, "address and tag of an outstanding read", "medium"),
+)  # fmt: skip
+
+_FETCHER: Final = (
+    _row("fetch_fifo_entries", 64, "per port", 0, _FETCH, "high"),
+    _row("fetch_address_bits", 64, "bit", 0, f"8 B entries of the address queues, {_FETCH}", "high"),
+    _row("fetch_data_bits", 128, "bit", 0, f"16 B entries of the data queues, {_FETCH}; its released RTL has 32 B",
+         "medium"),
+    _row("crosspoint_um2", 1.5, "um2 per bit", 40, "estimate: a gate and a half of a multiplexer tree per bit of each "
+         "port and channel; four gates at most", "low", 0.7, 4.0),
+    _row("crossbar_bit_pj", 0.12, "pJ/bit", 40, "estimate: one millimetre of wire at 310 pJ for 256 bit over 10 mm, "
+         "Keckler et al., IEEE Micro 2011 (recalled)", "low", 0.06, 0.25),
 )  # fmt: skip
 
 _LEAKAGE: Final = (
@@ -205,7 +221,7 @@ def _device_rows() -> Iterator[Component]:
 
 def _grouped() -> Iterator[Component]:
     groups = {
-        "arithmetic": _ARITHMETIC, "engines": _ENGINES, "sram": _SRAM, "leakage": _LEAKAGE,
+        "arithmetic": _ARITHMETIC, "engines": _ENGINES, "fetcher": _FETCHER, "sram": _SRAM, "leakage": _LEAKAGE,
         "waiting": _WAITING, "slow memory": _LINK, "clock": _CLOCK, "dram time": _DRAM_TIME,
     }  # fmt: skip
     for group, rows in groups.items():

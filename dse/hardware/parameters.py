@@ -154,6 +154,16 @@ PARAMETERS: Final[Mapping[str, Parameter]] = _table(
     ),
     Parameter("outstanding_requests", "atoms", "int", "memory reads in flight, all channels", 1, 65536),
     Parameter(
+        "fetch_ports",
+        "",
+        "int",
+        "requesters that a crossbar with queues of addresses and data connects to the memory channels",
+        1,
+        1024,
+        zero_means="no crossbar: a machine that only streams",
+        default=0,
+    ),
+    Parameter(
         "scoreboard_entries",
         "per lane",
         "int",

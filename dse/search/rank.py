@@ -31,7 +31,13 @@ def windows(space: Space, found: Mapping[str, Found]) -> dict[str, FloatArray]:
     tables = {}
     for name, f in found.items():
         resolution = space.resolutions[name]
-        table = np.full((len(resolution.sources), space.profile.window_nll.shape[-1]), np.nan)
+        table = np.full(
+            (
+                len(resolution.sources),
+                space.profile.window_counts[space.profile.context_index(space.workload.context)],
+            ),
+            np.nan,
+        )
         for setting in np.unique(f.setting).tolist():
             table[setting] = take(resolution, setting, setting + 1).window_nll[0]
         tables[name] = table

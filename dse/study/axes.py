@@ -152,7 +152,7 @@ class Axis:
         return IntDistribution(int(low), int(high), step=step)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Point:
     """One knob setting on one design.
 
@@ -163,6 +163,17 @@ class Point:
     algorithm: str
     knobs: Mapping[str, Value]
     hardware: Mapping[str, Value]
+
+    @cached_property
+    def _key(self) -> tuple[Any, ...]:
+        parts = (self.knobs, self.hardware)
+        return (self.algorithm, *(tuple((k, canonical(v)) for k, v in sorted(p.items())) for p in parts))
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Point) and self._key == other._key
 
     def columns(self) -> dict[str, Any]:
         """As ``dse.search.evaluate`` takes it, named as in ``front.csv``."""

@@ -86,7 +86,7 @@ class Place:
             return ()
         parts = urlsplit(self.url)
         queried = re.findall(r"(?:password|passwd|user|passfile|sslpassword)=([^&]+)", parts.query)
-        found = [t for t in (parts.password, *queried) if t]
+        found = [t for t in (parts.username, parts.password, *queried) if t]
         return tuple(sorted({*found, *(unquote(t) for t in found)}, key=len, reverse=True))
 
 

@@ -1,0 +1,157 @@
+"""What a trial's point comes to: objectives, constraints, and whether its accuracy was measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from dse.errors import DseError
+from dse.profiles.lookup import Grid
+from dse.profiles.profile import Profile, setting_key
+from dse.profiles.schema import KnobValue
+from dse.search.evaluate import Evaluator
+from dse.search.front import settled
+from dse.search.metrics import BestDense
+from dse.search.shards import breaks
+from dse.space.definition import DENSE, Limits, Space
+from dse.study.axes import Point
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RIVAL: Final = "speedup_best_dense"
+RIVAL_POINTS: Final = 100_000_000
+"""Most dense points that a study prices to know dense attention's best; a second or so where a price comes apart."""
+
+Measure = Callable[[str, Mapping[str, KnobValue]], Profile]
+"""Measures one setting of an algorithm: a profile that holds it (see `dse.study.measuring`)."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a point came to.
+
+    Attributes:
+        point: its id, as in ``front.csv``.
+        accuracy: ``measured`` or ``interpolated``.
+        values: objectives in the space's order; infinitely bad where one is not defined.
+        constraints: name -> violation, at most 0 where it holds.
+    """
+
+    point: str
+    accuracy: str
+    values: tuple[float, ...]
+    constraints: Mapping[str, float]
+
+
+class Evaluation:
+    """Evaluates points of a space.
+
+    Args:
+        objectives: metric -> maximised?, what the study seeks.
+        measure: measures what the profile does not hold; None interpolates.
+    """
+
+    def __init__(
+        self, space: Space, objectives: Mapping[str, bool], measure: Measure | None = None
+    ) -> None:
+        self.space, self.objectives, self.measure = space, objectives, measure
+        self._evaluator = Evaluator(space)
+        self._grids: dict[str, Grid] = {}
+        self._measured: dict[tuple[Any, ...], Evaluator] = {}
+        self._best: BestDense | None = None
+
+    def row(self, point: Point) -> dict[str, Any]:
+        """Every metric of a point, by its column of ``front.csv``.
+
+        Raises:
+            BadInput: the setting cannot be had.
+        """
+        evaluator = self._evaluator
+        if self.measure is not None and not self._known(point):
+            evaluator = self._with_measured(point)
+        frame: pd.DataFrame = evaluator([point.columns()])
+        row: dict[str, Any] = frame.to_dict("records")[0]
+        if RIVAL in {*self.objectives, *self.space.constraints}:
+            row[RIVAL] = self.against_dense(row)[0]
+        return row
+
+    def _known(self, point: Point) -> bool:
+        """Whether the profile holds exactly this setting."""
+        if point.algorithm not in self._grids:
+            self._grids[point.algorithm] = Grid(
+                self.space.profile, point.algorithm, self.space.workload.context
+            )
+        return setting_key(point.algorithm, point.knobs) in self._grids[point.algorithm].by_key
+
+    def _with_measured(self, point: Point) -> Evaluator:
+        assert self.measure is not None
+        key = setting_key(point.algorithm, point.knobs)
+        if key not in self._measured:
+            profile = self.measure(point.algorithm, point.knobs)
+            self._measured[key] = Evaluator(replace(self.space, table=profile))
+        return self._measured[key]
+
+    def against_dense(self, row: Mapping[str, Any]) -> tuple[float, bool]:
+        """`speedup_best_dense` of a row and whether some dense point is as accurate; NaN where none is feasible."""
+        if self._best is None:
+            self._best = best_dense(self.space)
+        latency, as_accurate = self._best.rival(np.array([row["nll_increase"]]))
+        return float(latency[0] / row["latency_s"]), bool(as_accurate[0])
+
+    def outcome(self, point: Point) -> Outcome:
+        """Objectives and constraints of a point."""
+        row = self.row(point)
+        values, broken = [], {}
+        for name, up in self.objectives.items():
+            value = float(settled(np.asarray(row[name])))
+            if not math.isfinite(value):
+                broken[f"{name} is defined"] = 1.0
+                value = -math.inf if up else math.inf
+            values.append(value)
+        limits = {name: violation(float(row[name]), x) for name, x in self.space.constraints.items()}
+        return Outcome(row["point"], row["accuracy"], tuple(values), limits | broken)
+
+
+def violation(value: float, limits: Limits) -> float:
+    """How far a metric is beyond its limits, relative to the limit; 0 or less where it keeps them."""
+    if math.isnan(value):
+        return 1.0
+    excess = [
+        sign * (value - limit) / max(abs(limit), 1e-12)
+        for limit, sign in ((limits.low, -1.0), (limits.high, 1.0))
+        if limit is not None
+    ]
+    worst = min(max(excess, default=-1.0), 1e300)
+    return max(worst, 1e-300) if breaks(value, limits) else min(worst, 0.0)
+
+
+def best_dense(space: Space) -> BestDense:
+    """The fastest feasible dense point for every accuracy, from a sweep of dense attention alone.
+
+    Nothing (and then no such speedup) where the space has no dense attention, none is feasible, or there are more
+    than `RIVAL_POINTS` of it.
+    """
+    from dse.search.sweep import sweep
+
+    if DENSE not in space.algorithms:
+        return BestDense.of([], [])
+    alone = replace(
+        space,
+        algorithms={DENSE: space.algorithms[DENSE]},
+        hardware_for={k: v for k, v in space.hardware_for.items() if k == DENSE},
+        objectives={"latency_s": False, "nll_increase": False},
+        reference={},
+        constraints={k: v for k, v in space.constraints.items() if k != RIVAL},
+    )
+    if alone.size > RIVAL_POINTS:
+        return BestDense.of([], [])
+    try:
+        front = sweep(alone).front
+    except DseError:  # no dense point is feasible
+        return BestDense.of([], [])
+    return BestDense.of(front["nll_increase"].to_numpy(), front["latency_s"].to_numpy())

@@ -1,0 +1,250 @@
+"""What a study found, in the form of a sweep's run: ``front.csv``, ``run.json``, and a table of its trials."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dse.errors import DseError
+from dse.search.front import nondominated
+from dse.search.report import (
+    conclusion,
+    describe,
+    hypervolumes,
+    interpolation_errors,
+    peak_memory_bytes,
+    reference_point,
+    versions,
+)
+from dse.space.definition import Space
+from dse.space.names import METRICS
+from dse.study.axes import Layout, Point
+from dse.study.evaluate import Evaluation
+from dse.study.work import ACCURACY, DUPLICATE, POINT, Plan, is_feasible
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from optuna.trial import FrozenTrial
+
+RUN_SCHEMA = 1
+KIND = "study"
+"""``kind`` of such a run's ``run.json``; a sweep's has none."""
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study found so far.
+
+    Attributes:
+        space: resolved, without its profile.
+        front: rows of ``front.csv``: the front of each algorithm among the trials, `on_front` where no trial
+            dominates the row.
+        trials: one row per completed trial, in the order of their numbers.
+        info: the content of ``run.json``.
+    """
+
+    space: Space
+    front: pd.DataFrame
+    trials: pd.DataFrame
+    info: dict[str, Any]
+
+    def __getattr__(self, name: str) -> Any:
+        # Counts and figures by their names in run.json: result.hypervolume, result.completed, ...
+        if not name.startswith("_") and name in self.info:
+            return self.info[name]
+        raise AttributeError(name)
+
+
+def result_of(
+    plan: Plan,
+    seen: Sequence[FrozenTrial],
+    *,
+    asked: int,
+    stopped: str,
+    seconds: float,
+    command: str,
+    **_: Any,
+) -> StudyResult:
+    """The result of all completed trials of a study.
+
+    Raises:
+        DseError: there is none, or none satisfies the constraints.
+    """
+    space = plan.space
+    done = sorted((t for t in seen if t.state.name == "COMPLETE"), key=lambda t: t.number)
+    if not done:
+        raise DseError(f"study {plan.name}: no trial is complete yet; add some with --trials")
+    good = [t for t in done if is_feasible(t)]
+    if not good:
+        raise DseError(_nothing_fits(plan, done))
+    layout = Layout(space, plan.continuous)
+    evaluation = Evaluation(space, plan.objectives, plan.measure)
+    places = {t.number: layout.point(t.params, anywhere=plan.measure is not None) for t in done}
+    front = front_of(plan, good, places, evaluation)
+    table = trial_table(plan, done, places)
+    about = describe(space)
+    reference = reference_point(space, front)
+    volumes = hypervolumes(space, front, reference)
+    distinct = len(set(places.values()))
+    algorithms = {}
+    for name in space.algorithms:
+        mine = front[front["algorithm"] == name]
+        algorithms[name] = {
+            **{k: v for k, v in about["algorithms"][name].items() if k != "knobs"},
+            "trials": sum(p.algorithm == name for p in places.values()),
+            "infeasible": sum(places[t.number].algorithm == name and not is_feasible(t) for t in done),
+            "front": len(mine),
+            "on_front": int(mine["on_front"].sum()),
+            "hypervolume": volumes.get(name, 0.0),
+        }
+    base = evaluation.baseline()
+    info: dict[str, Any] = {
+        "schema": RUN_SCHEMA,
+        "kind": KIND,
+        "status": "complete" if len(done) >= asked else "partial",
+        "space": space.name,
+        "space_digest": about["digest"],
+        "study": plan.name,
+        "storage": str(plan.place),
+        "sampler": plan.sampler,
+        "continuous": plan.continuous,
+        "measured": plan.measure is not None,
+        "trials": len(done),
+        "asked": asked,
+        "failed": sum(t.state.name == "FAIL" for t in seen),
+        "duplicates": sum(DUPLICATE in t.user_attrs for t in done),
+        "interpolated": sum(t.user_attrs.get(ACCURACY) == "interpolated" for t in done),
+        "stopped": stopped,
+        "points": about["points"],
+        "evaluated": distinct,
+        "excluded": 0,
+        "infeasible": len(done) - len(good),
+        "front": int(front["on_front"].sum()),
+        "rows": len(front),
+        "seconds": seconds,
+        "points_per_second": distinct / seconds if seconds > 0 else 0.0,
+        "peak_memory_bytes": peak_memory_bytes(),
+        "hypervolume": volumes["*"],
+        "reference_point": reference,
+        "objectives": {k: "maximize" if up else "minimize" for k, up in plan.objectives.items()},
+        "constraints": about["constraints"],
+        "algorithms": algorithms,
+        "baseline": {**about["baseline"], **base},
+        # A study has not seen every point: what it found is no proof of what the space holds.
+        "conclusion": {**conclusion(space, front), "exact": False},
+        "interpolation_error": interpolation_errors(space),
+        "prompt": "dense" if space.workload.phase == "decode" else "sparse",
+        "context": about["context"],
+        "mean_context": about["mean_context"],
+        "profile": about["profile"],
+        "notes": about["notes"],
+        "versions": {**versions(), "optuna": _optuna_version()},
+        "seed": plan.seed,
+        "command": command,
+    }
+    return StudyResult(space.without_profile(), front, table, _plain(info))
+
+
+def _optuna_version() -> str:
+    from importlib.metadata import version
+
+    return version("optuna")
+
+
+def front_of(
+    plan: Plan, good: Sequence[FrozenTrial], places: Mapping[int, Point], evaluation: Evaluation
+) -> pd.DataFrame:
+    """The front of each algorithm among feasible trials, with the columns of a sweep's."""
+    import pandas as pd
+
+    space = plan.space
+    signs = np.array([-1.0 if up else 1.0 for up in plan.objectives.values()])
+    first: dict[Point, FrozenTrial] = {}
+    for trial in good:
+        first.setdefault(places[trial.number], trial)
+    points = list(first)
+    costs = np.array([first[p].values for p in points], dtype=np.float64) * signs
+    names = np.array([p.algorithm for p in points])
+    overall = nondominated(costs)
+    rows: list[dict[str, Any]] = []
+    for name in space.algorithms:
+        here = np.flatnonzero(names == name)
+        if not len(here):
+            continue
+        kept = here[nondominated(costs[here])]
+        groups: dict[tuple[float, ...], list[int]] = {}
+        for i in kept.tolist():
+            groups.setdefault(tuple(costs[i]), []).append(i)
+        for vector in sorted(groups):
+            found = [evaluation.full_row(points[i]) for i in groups[vector]]
+            row = min(found, key=lambda r: (r["area_mm2"], r["energy_j"], r["point"]))
+            # The very numbers that were compared, so that dominance can be checked from the table.
+            row |= {m: float(v * s) for m, v, s in zip(plan.objectives, vector, signs, strict=True)}
+            row |= {"on_front": bool(overall[groups[vector][0]]), "ties": len(found) - 1}
+            rows.append(row)
+    front = pd.DataFrame(rows)
+    knobs = [f"{a}.{knob}" for a, spec in space.algorithms.items() for knob in spec.knobs]
+    for column in knobs:
+        if column not in front:
+            front[column] = None
+    head = ["point", "algorithm", "on_front", "ties", "accuracy"]
+    hardware = [*(f"hardware.{n}" for n in space.hardware), "hardware.pe_count"]
+    metrics = [*METRICS, "rest_s", "rest_energy_j", "best_dense_as_accurate", "bound"]
+    known = [*head, *knobs, *hardware, *metrics]
+    others = [c for c in front.columns if c not in known and c != "feasible"]
+    return front[[*known, *others]].copy()
+
+
+def trial_table(plan: Plan, done: Sequence[FrozenTrial], places: Mapping[int, Point]) -> pd.DataFrame:
+    """Completed trials: number, point, objectives, feasibility, and the point itself."""
+    import pandas as pd
+
+    rows = []
+    for t in done:
+        about = t.user_attrs
+        row: dict[str, Any] = {
+            "trial": t.number,
+            "point": about.get(POINT),
+            "algorithm": places[t.number].algorithm,
+            "feasible": is_feasible(t),
+            "accuracy": about.get(ACCURACY),
+            "duplicate_of": about.get(DUPLICATE),
+        }
+        row |= dict(zip(plan.objectives, t.values, strict=True))
+        rows.append(row | {k: v for k, v in places[t.number].columns().items() if k != "algorithm"})
+    table = pd.DataFrame(rows)
+    table["duplicate_of"] = table["duplicate_of"].astype("Int64")
+    return table
+
+
+def _nothing_fits(plan: Plan, done: Sequence[FrozenTrial]) -> str:
+    broken: dict[str, int] = {}
+    for trial in done:
+        for name, value in trial.constraints.items():
+            broken[name] = broken.get(name, 0) + (value > 0)
+    counts = ", ".join(f"{n} by {c}" for n, c in sorted(broken.items(), key=lambda x: -x[1]) if c)
+    nearest_one = min(done, key=lambda t: sum(max(0.0, v) for v in t.constraints.values()))
+    excess = ", ".join(f"{n} by {v:.1%}" for n, v in nearest_one.constraints.items() if v > 0)
+    return (
+        f"study {plan.name}: none of {len(done)} trials satisfies the constraints: {counts} trials; the closest "
+        f"(trial {nearest_one.number}) misses {excess}; more trials may find some"
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Built-in types only, so that it can be written as strict JSON."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    json.dumps(value)
+    return value
