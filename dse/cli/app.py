@@ -18,6 +18,7 @@ from dse.errors import DseError, ExitCode, nearest
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     # name: (module, what it does); each module's attribute `command` is the click command
     "sweep": ("dse.cli.sweep", "Evaluate a whole space and keep its front."),
+    "study": ("dse.cli.study", "Search a space with Optuna, on one machine or many."),
     "front": ("dse.cli.front", "Print or export the front of a run (table, CSV, JSON)."),
     "explain": ("dse.cli.explain", "Say where the time, energy and area of one point go, and what binds it."),
     "plot": ("dse.cli.plot", "Draw the fronts of one or more runs (PNG, SVG, PDF)."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
+import numpy as np
 
 from dse.cli.environment import Environment
 from dse.cli.options import common
@@ -37,6 +38,7 @@ def show(environment: Environment, profile: str, algorithm: str | None, context:
         )
     column = loaded.context_index(context if context is not None else max(loaded.contexts))
     visible = float(loaded.mean_context[column])
+    everything = _everything(loaded, column)
     rows: list[dict[str, object]] = []
     for i, setting in enumerate(loaded.settings):
         if algorithm not in (None, setting.algorithm):
@@ -47,7 +49,7 @@ def show(environment: Environment, profile: str, algorithm: str | None, context:
         defaults = loaded.defaults[setting.algorithm]
 
         def fetched(name: str, i: int = i) -> float:
-            return float(loaded.counter(name)[i, column].mean()) / visible
+            return float(loaded.counter(name)[i, column].mean()) / everything
 
         widths = setting.form.k_chunk_bits
         key_bits = sum(bits * fetched(f"group.k_rows_{c}") for c, bits in enumerate(widths))
@@ -75,6 +77,15 @@ def show(environment: Environment, profile: str, algorithm: str | None, context:
     environment.print(_measured_table(rows, environment.columns))
     environment.print("bits fetched are per element and visible token, union over the query heads of a group")
     _remarks(environment, loaded, loaded.contexts[column], algorithm)
+
+
+def _everything(profile: Profile, column: int) -> float:
+    """Tokens that are fetched where nothing is left out, mean over layers.
+
+    In layers with a sliding window that is fewer than came before; in prefill it is the sum over a prompt's queries.
+    """
+    rows = profile.counter("group.k_rows_0")[:, column].mean(axis=(1, 2))
+    return float(np.nanmax(rows))
 
 
 def _remarks(environment: Environment, profile: Profile, context: int, algorithm: str | None) -> None:

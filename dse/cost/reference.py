@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from dse.cost.workload import LARGEST, Workload
 from dse.hardware.components import Components, components
-from dse.hardware.dram import DEVICE_COLUMNS, device_rows, overlaps
+from dse.hardware.dram import DEVICE_COLUMNS, overlaps
 from dse.hardware.parameters import PARAMETERS, HardwareValue
 from dse.profiles.schema import FETCH_COUNTERS, Form, ModelShape, counter_columns
 
@@ -27,7 +27,8 @@ EULER_GAMMA = 0.5772156649015329
 class Head:
     """One KV head's share: seconds alone and of its busiest resource, bytes moved, pages opened.
 
-    `rounds` and `tiles` are times its rows are gone through, and tiles of queries; both 1 in decode.
+    `rounds` and `tiles` are times its rows are gone through, and tiles of queries; both 1 in decode. `key_away` and
+    `value_away` are 1 where its keys or values come from memory, 0 where they lie in the buffer.
     """
 
     alone_s: float
@@ -37,6 +38,8 @@ class Head:
     activations: float
     rounds: float
     tiles: float
+    key_away: float
+    value_away: float
 
 
 Row = Sequence[float]
@@ -61,19 +64,22 @@ def reference(
     design: Mapping[str, HardwareValue],
     workload: Workload,
     grouped: bool = True,
+    overrides: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
     """Times (s), DRAM bytes and DRAM joules of one step; names as `dse.cost.price.METRICS`, ``dram_j`` beside.
 
     Args:
         form, counters: one setting; counters are [layers][kv_heads][len(counter_columns())].
         shape, n, grouped: as in `dse.cost.statistics.statistics`.
-        design: plain values of every hardware parameter.
+        design: plain values of every hardware parameter. overrides: component constants, all but
+            ``dram_time_factor``, which this twin leaves at 1.
     """
+    constants = components(overrides)
     design = {**{name: p.default for name, p in PARAMETERS.items() if p.default is not None}, **design}
     each = counts_of(counters, shape, grouped)
-    heads = [_head(count, form, shape, n, design, workload, grouped, components()) for count in each]
-    kind = _kind(design)
-    batch, limit, fill = _batch(each, form, shape, n, design, workload, grouped)
+    heads = [_head(count, form, shape, n, design, workload, grouped, constants) for count in each]
+    kind = _kind(design, constants)
+    batch, limit, fill = _batch(each, form, shape, n, design, workload, grouped, constants)
     tasks = shape.kv_heads * batch  # of a layer, which the next layer waits for
     flight = float(design["heads_in_flight"])
     attention = 0.0
@@ -83,7 +89,7 @@ def reference(
     moved = sum(head.dram_bytes for head in heads) * batch
     opened = sum(head.activations for head in heads) * batch
     dram_j = (moved * 8 * kind["bit_pj"] + opened * kind["activation_pj"]) * 1e-12
-    rest_s, weights, _ = _rest(each, shape, design, workload, grouped, batch)
+    rest_s, weights, _ = _rest(each, shape, design, workload, grouped, batch, constants)
     whole = workload.scope == "model"
     latency = attention + (rest_s if whole else 0.0)
     tokens = float(workload.context or n) if workload.phase == "prefill" else 1.0
@@ -102,11 +108,11 @@ def reference(
 
 def _batch(
     each: list[Count], form: Form, shape: ModelShape, n: float, design: Mapping[str, HardwareValue],
-    workload: Workload, grouped: bool,
+    workload: Workload, grouped: bool, constants: Components,
 ) -> tuple[float, float, float]:  # fmt: skip
     """Sequences taken, sequences that fit, bytes held over capacity."""
     row_bits = (form.k_bits + form.v_bits) * shape.head_dim + form.k_scale_bits + form.v_scale_bits
-    own = float(design["dram_channels"]) * _kind(design)["channel_gib"]
+    own = float(design["dram_channels"]) * _kind(design, constants)["channel_gib"]
     capacity = (float(design["memory_gib"]) or own) * 2**30
     weights = (shape.block_parameters + shape.head_parameters) * shape.weight_bits / 8
     held = weights if workload.scope == "model" else 0.0
@@ -122,10 +128,10 @@ def _batch(
 
 def _rest(
     each: list[Count], shape: ModelShape, design: Mapping[str, HardwareValue], workload: Workload, grouped: bool,
-    batch: float,
+    batch: float, constants: Components,
 ) -> tuple[float, float, float]:  # fmt: skip
     """Seconds of the model around attention, bytes of its weights, multiply-adds."""
-    kind = _kind(design)
+    kind = _kind(design, constants)
     share = 1.0 if grouped else 1.0 / shape.group
     positions = 1.0
     if workload.phase == "prefill":
@@ -147,10 +153,9 @@ def _rest(
     return max(stream_s, compute_s), weights, products
 
 
-def _kind(design: Mapping[str, HardwareValue]) -> dict[str, float]:
+def _kind(design: Mapping[str, HardwareValue], constants: Components) -> dict[str, float]:
     """The memory device's numbers, with the design's bandwidth and row bus."""
-    row = device_rows()[str(design["dram"])]
-    kind = {name: float(row[name]) for name in DEVICE_COLUMNS}
+    kind = {name: float(constants[f"{design['dram']}_{name}"]) for name in DEVICE_COLUMNS}
     if float(design["dram_channel_gbps"]) > 0:
         kind["channel_gbps"] = float(design["dram_channel_gbps"])
     if design["row_bus"] == "free":
@@ -272,7 +277,7 @@ def _head(
 ) -> Head:  # fmt: skip
     """One KV head of one layer: a token's step, or a prompt's pass in tiles of queries."""
     d = {name: float(value) for name, value in design.items() if not isinstance(value, str)}
-    kind, dim, group = _kind(design), shape.head_dim, shape.group
+    kind, dim, group = _kind(design, constants), shape.head_dim, shape.group
     planes, chunks = design["layout"] == "planes", form.k_chunk_bits
     by_row, row_order = form.v_after == "row", form.chunk_order == "row"
     whole_row, prefill = by_row or row_order, workload.phase == "prefill"
@@ -442,4 +447,6 @@ def _head(
         opened,
         rounds,
         tiles,
+        key_away,
+        value_away,
     )

@@ -24,7 +24,7 @@ from dse.cost.reference import (
     reference,
 )
 from dse.cost.workload import Workload
-from dse.hardware.components import components
+from dse.hardware.components import Components, components
 from dse.hardware.datapath import Technology, clock_stretch
 from dse.hardware.parameters import NODE_RULES, PARAMETERS, HardwareValue
 from dse.hardware.sram import macro
@@ -42,6 +42,8 @@ class _Chip:
     leakage_w: float
     sram_mm2: float
     multiply_j: float
+    fetch_j: float  # per byte from or to memory
+    constants: Components
 
     def energy(self, name: str) -> float:
         return float(self.technology.energy_j(name))
@@ -50,8 +52,7 @@ class _Chip:
         return float(self.technology.area_mm2(name))
 
 
-def _chip(design: Mapping[str, HardwareValue]) -> _Chip:
-    constants = components()
+def _chip(design: Mapping[str, HardwareValue], constants: Components, kind: Mapping[str, float]) -> _Chip:
     d = {name: float(value) for name, value in design.items() if not isinstance(value, str)}
     stretch = float(clock_stretch(d["clock_ghz"], d["node_nm"], constants))
     rule = np.asarray(NODE_RULES.index(str(design["node_rule"])))
@@ -61,14 +62,20 @@ def _chip(design: Mapping[str, HardwareValue]) -> _Chip:
     for name, lanes in (("key", d["lanes"]), ("value", d["value_lanes"] or d["lanes"])):
         bank = macro(d[f"{name}_buffer_kib"] * 1024 / lanes, word, d["node_nm"])
         banks = lanes * d["heads_in_flight"] * stretch
-        read[name] = float(bank.read_j) * 8 / word * stretch
-        write[name] = float(bank.write_j) * 8 / word * stretch
-        leakage += float(bank.leakage_w) * banks
-        area += float(bank.area_mm2) * banks
+        read[name] = float(bank.read_j) * 8 / word * stretch * constants["sram_energy_factor"]
+        write[name] = float(bank.write_j) * 8 / word * stretch * constants["sram_energy_factor"]
+        leakage += float(bank.leakage_w) * banks * constants["sram_leakage_factor"]
+        area += float(bank.area_mm2) * banks * constants["sram_area_factor"]
     widths = d["multiplier_bits"] * d["operand_bits"]
     overhead = technology.scaled_j(d["overhead_pj_per_op"] * widths / 64, 45)
     multiply = technology.multiply_j(d["multiplier_bits"], d["operand_bits"]) + technology.add_j(32)
-    return _Chip(d, technology, read, write, leakage, area, float(multiply + overhead))
+    overhead = overhead * constants["overhead_factor"]
+    # A crossbar moves each byte, and eight bytes of address per atom, through one queue.
+    moved_bits = 8 + constants["fetch_address_bits"] / kind["atom_bytes"] if d["fetch_ports"] else 0.0
+    fetch = moved_bits * float(technology.energy_j("crossbar_bit_pj") + technology.energy_j("register_bit_pj"))
+    return _Chip(
+        d, technology, read, write, leakage, area, float(multiply + overhead), fetch, constants
+    )  # fmt: skip
 
 
 def reference_budget(
@@ -79,16 +86,19 @@ def reference_budget(
     design: Mapping[str, HardwareValue],
     workload: Workload,
     grouped: bool = True,
+    overrides: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
     """``energy_j``, ``attention_energy_j``, ``rest_energy_j``, ``power_chip_w`` and ``area_mm2`` of one point.
 
     Arguments as `dse.cost.reference.reference`.
     """
     design = {**{name: p.default for name, p in PARAMETERS.items() if p.default is not None}, **design}
-    constants, kind, chip = components(), _kind(design), _chip(design)
+    constants = components(overrides)
+    kind = _kind(design, constants)
+    chip = _chip(design, constants, kind)
     each = counts_of(counters, shape, grouped)
-    times = reference(form, counters, shape, n, design, workload, grouped)
-    batch = _batch(each, form, shape, n, design, workload, grouped)[0]
+    times = reference(form, counters, shape, n, design, workload, grouped, overrides)
+    batch = _batch(each, form, shape, n, design, workload, grouped, constants)[0]
     heads = [_head(count, form, shape, n, design, workload, grouped, constants) for count in each]
     on_chip = batch * sum(
         _head_j(count, head, form, shape, n, chip, workload, grouped)
@@ -100,11 +110,14 @@ def reference_budget(
         chip.leakage_w + channels * kind["phy_mw"] * 1e-3 + logic * constants["logic_leakage_mw_mm2"] * 1e-3
     )
     standing = always + channels * kind["background_mw"] * 1e-3
-    rest_s, weights, products = _rest(each, shape, design, workload, grouped, batch)
+    rest_s, weights, products = _rest(each, shape, design, workload, grouped, batch, constants)
     passes = math.ceil(shape.weight_bits / chip.d["multiplier_bits"]) * math.ceil(8 / chip.d["operand_bits"])
     rest_dram = (weights * 8 * kind["bit_pj"] + weights / kind["page_bytes"] * kind["activation_pj"]) * 1e-12
     rest_chip = weights * chip.write_j["key"] + products * shape.weight_bits / 8 * chip.read_j["key"]
-    rest_chip += products * passes * chip.multiply_j
+    score, value = constants["score_energy_factor"], constants["value_energy_factor"]
+    every = chip.d["lanes"] + chip.d["value_lanes"]
+    both = (chip.d["lanes"] * score + chip.d["value_lanes"] * value) / every
+    rest_chip += products * passes * chip.multiply_j * both + weights * chip.fetch_j
     attention = times["dram_j"] + on_chip + standing * times["attention_s"]
     rest = rest_dram + rest_chip + standing * rest_s
     whole = workload.scope == "model"
@@ -130,14 +143,14 @@ def _head_j(
     count: Count, head: Head, form: Form, shape: ModelShape, n: float, chip: _Chip, workload: Workload, grouped: bool
 ) -> float:  # fmt: skip
     """On-chip joules of one KV head."""
-    constants, d, dim, t = components(), chip.d, shape.head_dim, chip.technology
+    constants, d, dim, t = chip.constants, chip.d, shape.head_dim, chip.technology
     narrow, query = d["multiplier_bits"], math.ceil(form.q_bits / d["operand_bits"])
     chunks, later = form.k_chunk_bits, range(1, len(form.k_chunk_bits))
     # Multiplications.
     passes = (
         sum(count(f"qk_rows_{c}") * math.ceil(bits / narrow) for c, bits in enumerate(chunks)) * query * dim
     )
-    passes += count("pv_rows") * math.ceil(form.v_bits / narrow) * query * dim
+    accumulated = count("pv_rows") * math.ceil(form.v_bits / narrow) * query * dim
     passes += count("estimate_macs") * math.ceil(form.q_bits / narrow) * query
     passes += count("controller_macs") * math.ceil(16 / narrow) * math.ceil(16 / d["operand_bits"])
     if workload.scope == "attention":
@@ -145,7 +158,10 @@ def _head_j(
             shape.block_parameters / (shape.layers * shape.kv_heads) * (1 if grouped else 1 / shape.group)
         )
         passes += count("rows_rebuilt") * position * math.ceil(shape.weight_bits / narrow) * query
-    joules = passes * chip.multiply_j
+    joules = chip.multiply_j * (
+        passes * constants["score_energy_factor"] + accumulated * constants["value_energy_factor"]
+    )
+    joules += head.dram_bytes * chip.fetch_j
     # Operands: written on arrival; read for every use, or in prefill kept by a lane while queries pass.
     key_bytes = [(bits * dim + (form.k_scale_bits if c == 0 else 0)) / 8 for c, bits in enumerate(chunks)]
     value_bytes = (form.v_bits * dim + form.v_scale_bits) / 8
@@ -157,8 +173,12 @@ def _head_j(
     if workload.phase == "prefill":
         used = sum(count(f"qk_rows_{c}") for c in range(len(chunks)))
         key_out = key_in + used * form.q_bits * dim / 8 / d["lanes"]
-        value_in += count("pv_rows") * dim * 4 / (d["value_lanes"] or d["lanes"])
-        value_out = value_in
+        outputs = count("pv_rows") * dim * 4 / (d["value_lanes"] or d["lanes"])
+        value_out = value_in + outputs
+        value_in = value_in * head.value_away + outputs
+    else:
+        value_in *= head.value_away
+    key_in *= head.key_away
     joules += key_out * chip.read_j["key"] + key_in * chip.write_j["key"]
     joules += value_out * chip.read_j["value"] + value_in * chip.write_j["value"]
     if form.v_after == "row" or form.chunk_order == "row":
@@ -189,7 +209,7 @@ def _area(
     each: list[Count], form: Form, shape: ModelShape, kind: Mapping[str, float], chip: _Chip
 ) -> tuple[float, float]:
     """mm2 of everything, and of logic alone (which leaks)."""
-    constants, d, t = components(), chip.d, chip.technology
+    constants, d, t = chip.constants, chip.d, chip.technology
 
     def uses(*names: str) -> bool:
         return any(count(name) for count in each for name in names)
@@ -209,5 +229,8 @@ def _area(
     if form.chunk_order == "token" and uses(*(f"qk_rows_{c}" for c in range(1, len(form.k_chunk_bits)))):
         logic += d["lanes"] * d["scoreboard_entries"] * constants["scoreboard_entry_bits"] * register
     logic += d["outstanding_requests"] * constants["request_bits"] * register
+    bits = constants["fetch_address_bits"] + constants["fetch_data_bits"]
+    queued = constants["fetch_fifo_entries"] * register + d["dram_channels"] * chip.area("crosspoint_um2")
+    logic += d["fetch_ports"] * bits * queued
     link = d["slow_gbps"] * constants["slow_link_mm2_gbps"] * uses("rows_reloaded")
     return logic + chip.sram_mm2 + d["dram_channels"] * kind["phy_mm2"] + link, logic

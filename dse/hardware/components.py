@@ -243,15 +243,24 @@ def components(overrides: Mapping[str, float] | None = None) -> Components:
     Raises:
         BadInput: an override names no constant, or is not a finite, non-negative number.
     """
-    values = dict(_VALUES)
-    for name, value in (overrides or {}).items():
-        if name not in values:
-            raise BadInput(f"components: {name}: no such constant; {nearest(name, values)}")
-        known = COMPONENTS[name]
-        good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
-        if not good or (known.positive and value == 0):
-            least = "above 0" if known.positive else "from 0"
-            unit = f", in {known.unit}" if known.unit else ""
-            raise BadInput(f"components: {name}: found {value!r}; must be a number {least}{unit}")
-        values[name] = float(value)
-    return values
+    return _VALUES | {name: check_constant("components", name, v) for name, v in (overrides or {}).items()}
+
+
+def check_constant(where: str, name: str, value: object) -> float:
+    """A value for a constant.
+
+    Args:
+        where: file or other origin, leads the message.
+
+    Raises:
+        BadInput: there is no such constant, or the value is not a finite, non-negative number.
+    """
+    known = COMPONENTS.get(name)
+    if known is None:
+        raise BadInput(f"{where}: {name}: no such constant; {nearest(name, COMPONENTS)}")
+    number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else -1.0
+    if not 0 <= number < float("inf") or (known.positive and number == 0):
+        least = "above 0" if known.positive else "from 0"
+        unit = f", in {known.unit}" if known.unit else ""
+        raise BadInput(f"{where}: {name}: found {value!r}; must be a number {least}{unit}")
+    return number

@@ -8,6 +8,8 @@ Designs (`dse.hardware.presets`) and processors (`dse.hardware.processors`) are 
     [design]                    # or [processor]
     lanes = { value = 16, source = "...", confidence = "..." }
     dram_channels = 8           # a plain value is the user's own
+    [components]                # optional, designs only: constants that its published silicon gives
+    exponent_um2 = { value = 96200, source = "...", confidence = "..." }
 
 Wherever a shipped name is accepted, a path to such a file works too.
 """
@@ -24,9 +26,13 @@ from typing import Any, Final, Generic, TypeVar
 from dse.errors import BadInput, nearest
 
 V = TypeVar("V")
+W = TypeVar("W")
 
 GIVEN: Final = "as given"
 """Confidence of a value that a user wrote."""
+
+CONSTANTS: Final = "components"
+"""Name of the table of component constants."""
 
 USERS: Final = "the user's file"
 """Source of a value that a user wrote."""
@@ -49,6 +55,7 @@ class Kind(Generic[V]):
         noun: what one is called. folder: package data that holds the shipped ones. table: the TOML table.
         holds: what the table's keys are, for messages.
         check: validates ``(where, key, value)``, raises `BadInput`.
+        constants: validates an entry of an optional second table, `CONSTANTS`; None where there is no such table.
     """
 
     noun: str
@@ -56,6 +63,7 @@ class Kind(Generic[V]):
     table: str
     holds: str
     check: Callable[[str, str, object], V]
+    constants: Callable[[str, str, object], float] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,7 @@ class Document(Generic[V]):
     where: str
     description: str
     entries: dict[str, Entry[V]]
+    constants: dict[str, Entry[float]]
 
 
 def shipped_names(kind: Kind[V]) -> tuple[str, ...]:
@@ -92,7 +101,7 @@ def _read(kind: Kind[V], name: str, seen: tuple[str, ...]) -> Document[V]:
             f"{name}: base: the chain of bases comes back to {name!r}; must end in a {kind.noun} without base"
         )
     where, table = _table(kind, name)
-    valid = ("schema", "description", "base", kind.table)
+    valid = ("schema", "description", "base", kind.table, *((CONSTANTS,) if kind.constants else ()))
     for key in table:
         if key not in valid:
             raise BadInput(f"{where}: {key}: no such key; {nearest(key, valid)}")
@@ -105,9 +114,17 @@ def _read(kind: Kind[V], name: str, seen: tuple[str, ...]) -> Document[V]:
         raise BadInput(f"{where}: {kind.table}: missing; must be a table of {kind.holds}")
     if base is not None and not isinstance(base, str):
         raise BadInput(f"{where}: base: found {base!r}; must be the name of a {kind.noun} or a path")
-    entries = dict(_read(kind, base, (*seen, name)).entries) if base is not None else {}
-    entries |= {key: _entry(kind, where, key, value) for key, value in written.items()}
-    return Document(Path(name).stem, where, description, entries)
+    below = _read(kind, base, (*seen, name)) if base is not None else None
+    entries = dict(below.entries) if below else {}
+    entries |= {key: _entry(kind.check, where, key, value) for key, value in written.items()}
+    constants = dict(below.constants) if below else {}
+    if kind.constants:
+        given = table.get(CONSTANTS, {})
+        if not isinstance(given, dict):
+            raise BadInput(f"{where}: {CONSTANTS}: found {given!r}; must be a table of component constants")
+        inside = f"{where}: {CONSTANTS}"
+        constants |= {key: _entry(kind.constants, inside, key, value) for key, value in given.items()}
+    return Document(Path(name).stem, where, description, entries, constants)
 
 
 def _table(kind: Kind[V], name: str) -> tuple[str, dict[str, Any]]:
@@ -130,9 +147,9 @@ def _table(kind: Kind[V], name: str) -> tuple[str, dict[str, Any]]:
         raise BadInput(f"{where}: not TOML: {error}") from error
 
 
-def _entry(kind: Kind[V], where: str, key: str, written: object) -> Entry[V]:
+def _entry(check: Callable[[str, str, object], W], where: str, key: str, written: object) -> Entry[W]:
     if not isinstance(written, dict):
-        return Entry(kind.check(where, key, written), USERS, GIVEN)
+        return Entry(check(where, key, written), USERS, GIVEN)
     valid = ("value", "source", "confidence")
     for inner in written:
         if inner not in valid:
@@ -144,4 +161,4 @@ def _entry(kind: Kind[V], where: str, key: str, written: object) -> Entry[V]:
     source, confidence = written.get("source", USERS), written.get("confidence", GIVEN)
     if not isinstance(source, str) or not isinstance(confidence, str):
         raise BadInput(f"{where}: {key}: source and confidence must be text")
-    return Entry(kind.check(where, key, written["value"]), source, confidence)
+    return Entry(check(where, key, written["value"]), source, confidence)

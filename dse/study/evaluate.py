@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from dse.cost.price import BOUNDS, price
+from dse.cost.statistics import statistics_from
+from dse.cost.workload import Workload
 from dse.errors import DseError
-from dse.profiles.lookup import Grid
+from dse.profiles.lookup import Grid, select
 from dse.profiles.profile import Profile, setting_key
 from dse.profiles.schema import KnobValue
 from dse.search.evaluate import Evaluator
 from dse.search.front import settled
 from dse.search.metrics import BestDense
 from dse.search.shards import breaks
+from dse.search.sweep import CLASSES, sweep
 from dse.space.definition import DENSE, Limits, Space
 from dse.study.axes import Point
 
@@ -103,6 +107,37 @@ class Evaluation:
         latency, as_accurate = self._best.rival(np.array([row["nll_increase"]]))
         return float(latency[0] / row["latency_s"]), bool(as_accurate[0])
 
+    def baseline(self) -> dict[str, float]:
+        """What the baseline costs: ``latency_s``, ``energy_j``, ``dram_bytes``, ``rest_s``."""
+        return dict(self._evaluator._run.meter.baseline.__dict__)
+
+    def full_row(self, point: Point) -> dict[str, Any]:
+        """A row of ``front.csv`` but for what depends on other rows."""
+        space, w = self.space, self.space.workload
+        table = space.profile
+        if self.measure is not None and not self._known(point):
+            table = self._with_measured(point).space.profile
+        design = {n: v[0] for n, v in space.axes(point.algorithm).items()} | dict(point.hardware)
+        knobs = {k: [v] for k, v in point.knobs.items()}
+        selection = select(table, point.algorithm, knobs, w.context, defaults={})
+        stats = statistics_from(selection, table.shape, selection.mean_context, w.grouped, CLASSES)
+        workload = Workload(phase=w.phase, context=w.context, batch=w.batch)
+        wanted = ("bound", "rest_s", "rest_energy_j")
+        found = price(stats, design, workload, wanted, dict(space.components))
+        row = self.row(point)
+        rival, as_accurate = self.against_dense(row)
+        pe_count = int(design["lanes"]) * int(design["multipliers"])
+        return {
+            **row,
+            **{f"{point.algorithm}.{k}": v for k, v in point.knobs.items()},
+            **{f"hardware.{k}": v for k, v in design.items()},
+            "hardware.pe_count": pe_count,
+            **{n: float(np.asarray(found[n]).reshape(-1)[0]) for n in wanted[1:]},
+            "bound": BOUNDS[int(np.asarray(found["bound"]).reshape(-1)[0])],
+            RIVAL: rival,
+            "best_dense_as_accurate": as_accurate,
+        }
+
     def outcome(self, point: Point) -> Outcome:
         """Objectives and constraints of a point."""
         row = self.row(point)
@@ -136,8 +171,6 @@ def best_dense(space: Space) -> BestDense:
     Nothing (and then no such speedup) where the space has no dense attention, none is feasible, or there are more
     than `RIVAL_POINTS` of it.
     """
-    from dse.search.sweep import sweep
-
     if DENSE not in space.algorithms:
         return BestDense.of([], [])
     alone = replace(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,7 +67,6 @@ def result_of(
     stopped: str,
     seconds: float,
     command: str,
-    **_: Any,
 ) -> StudyResult:
     """The result of all completed trials of a study.
 
@@ -246,5 +244,4 @@ def _plain(value: Any) -> Any:
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    json.dumps(value)
     return value

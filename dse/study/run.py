@@ -95,18 +95,11 @@ def study(
     started = time.perf_counter()
     if not isinstance(space, Space):
         space = load_space(space)
-    budget = Budget(trials, seconds, flat)
-    budget.check()
-    objectives = _objectives(space, objective)
-    check_sampler(sampler, len(objectives))
+    Budget(trials, seconds, flat).check()
     place = storage if isinstance(storage, Place) else read_place(storage)
-    if jobs < 1:
-        raise BadInput(f"--jobs {jobs}: must be 1 or more")
-    if jobs > 1 and not place.shared:
-        raise BadInput("--jobs: several processes need a storage they can share; memory is not")
     if grace < 1:
         raise BadInput(f"--grace {grace}: must be 1 second or more")
-    name = check_name(name or f"{space.name}-{space.digest()[:8]}")
+    objectives, name = check(space, objective=objective, sampler=sampler, name=name, place=place, jobs=jobs)
     plan = Plan(
         space, place, name, objectives, sampler, seed, continuous, seconds, flat, 0, grace, measure
     )  # fmt: skip
@@ -137,8 +130,27 @@ def study(
         stopped=stopped,
         seconds=time.perf_counter() - started,
         command=command,
-        progress=progress,
     )
+
+
+def check(
+    space: Space, *, objective: str, sampler: str, name: str, place: Place | None, jobs: int
+) -> tuple[dict[str, bool], str]:
+    """What the study seeks and its name.
+
+    Args:
+        place: None where it will be a journal.
+
+    Raises:
+        BadInput: one of them is wrong, or they do not go together.
+    """
+    objectives = _objectives(space, objective)
+    check_sampler(sampler, len(objectives))
+    if jobs < 1:
+        raise BadInput(f"--jobs {jobs}: must be 1 or more")
+    if jobs > 1 and place is not None and not place.shared:
+        raise BadInput("--jobs: several processes need a storage they can share; memory is not")
+    return objectives, check_name(name or f"{space.name}-{space.digest()[:8]}"[-100:])
 
 
 def _objectives(space: Space, only: str) -> dict[str, bool]:

@@ -19,7 +19,7 @@ from dse.cost.statistics import Statistics, statistics
 from dse.cost.workload import Workload
 from dse.errors import DseError
 from dse.hardware.parameters import HardwareValue
-from dse.hardware.presets import load_preset
+from dse.hardware.presets import load_constants, load_preset
 from dse.profiles.schema import FETCH_COUNTERS, WORK_COUNTERS, Form, ModelShape, counter_columns
 
 Counts = Mapping[str, float]
@@ -95,7 +95,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Bench:
-    """A shipped preset, what a row changes of it, and constants overridden; both must be stated in the row."""
+    """A shipped preset with its own constants, and what a row changes of either, which the row must state."""
 
     preset: str
     changes: Mapping[str, HardwareValue] = field(default_factory=dict)
@@ -105,12 +105,17 @@ class Bench:
     def design(self) -> dict[str, HardwareValue]:
         return load_preset(self.preset) | dict(self.changes)
 
+    @property
+    def components(self) -> dict[str, float]:
+        """Constants in force beside the general ones."""
+        return load_constants(self.preset) | dict(self.constants)
+
     def price(self, work: Work, batch: int = 1, scope: str = "attention") -> dict[str, float]:
         """Every metric of the price as a number."""
         workload = Workload(batch=batch, scope=scope)
-        found = price(work.statistics(), self.design, workload, overrides=self.constants)
+        found = price(work.statistics(), self.design, workload, overrides=self.components)
         return {name: float(np.ravel(value)[0]) for name, value in found.items()}
 
     def story(self, work: Work, batch: int = 1) -> dict[str, dict[str, float]]:
         """Where time, energy and area go, as `dse.cost.explain.explain`."""
-        return explain(work.statistics(), self.design, Workload(batch=batch), self.constants)
+        return explain(work.statistics(), self.design, Workload(batch=batch), self.components)

@@ -44,7 +44,7 @@ def test_text_of_an_svg_stays_text_and_says_what_is_drawn(tmp_path: Path, front:
     words = re.findall(r"<text[^>]*>(?:<tspan[^>]*>)?([^<]+)", text)
     for expected in (
         "accuracy loss (nats per token)", "speedup over the baseline (x)", "dense (the rival)",
-        "token-picker", "spatten", "no better than dense", "loss below 0.001 nats", "over best dense:", "1.60x",
+        "token-picker", "spatten; ringed: keep=0.5", "no better than dense", "loss below 0.001 nats", "over best dense:", "1.60x",
     ):  # fmt: skip
         assert expected in words
     assert "tiny, decode, context 1024, batch 1" in words

@@ -24,7 +24,7 @@ def test_show_prints_what_the_profile_holds(dse):
         if (profile.settings[i].knobs["k_bits"], profile.settings[i].knobs["v_bits"]) == (8, 4)
         and profile.settings[i].knobs["scale"] == "channel"
     )
-    assert row["nll_increase"] == profile.accuracy[index, 0, 0]
+    assert row["nll_increase"] == profile.accuracy[index, profile.context_index(1024), 0]
     assert row["key_bits_fetched"] == pytest.approx(8, rel=1e-3)
     assert row["value_bits_fetched"] == pytest.approx(4, rel=1e-3)
 

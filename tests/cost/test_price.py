@@ -213,7 +213,7 @@ def test_quick_select_against_simulation(n: int, k: int, passes: float, cycles: 
 OTHER_VALUES: dict[str, list[Any]] = {
     "memory_gib": [1.0], "row_overhead_cycles": [9], "softmax": ["row"], "residence": ["buffers"],
     "node_rule": ["stillmaker"], "node_nm": [22.0, 7.0], "overhead_pj_per_op": [9.0], "dram": ["ddr4", "lpddr5"],
-    "layout": ["token-major"], "row_bus": ["free"], "value_lanes": [4],
+    "layout": ["token-major"], "row_bus": ["free"], "value_lanes": [4], "fetch_ports": [32],
 }  # fmt: skip
 
 
@@ -332,7 +332,8 @@ KIND_OF = {name: kind for kind in DRAM_KINDS for name in COMPONENTS if name.star
 @pytest.mark.parametrize("name", [name for name in COMPONENTS if name not in KIND_OF])
 def test_every_constant_moves_a_metric(name: str) -> None:
     fast: dict[str, Any] = {**load_preset("topick"), "clock_ghz": 2.0}
-    assert moves_a_metric(name, [dict(load_preset("topick")), fast])
+    crossed: dict[str, Any] = {**load_preset("topick"), "fetch_ports": 16}
+    assert moves_a_metric(name, [dict(load_preset("topick")), fast, crossed])
 
 
 @pytest.mark.parametrize("kind", DRAM_KINDS)

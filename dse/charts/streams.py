@@ -1,0 +1,105 @@
+"""DRAM efficiency against the fraction of rows kept: every stream of every point, and rows kept at random."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from dse.charts.style import legend_below, looks, shade, styled, use_agg, wrapped
+from dse.errors import BadInput
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_TURNS: Final[tuple[Any, ...]] = ((0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), "-")
+LEAST: Final = 1e-3
+"""Fractions kept below this are not drawn."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Rows of one kind that a point fetches.
+
+    Attributes:
+        what: ``K chunk 1``, ``V``. kept: rows over visible tokens. efficiency: of the peak bandwidth.
+    """
+
+    algorithm: str
+    what: str
+    kept: float
+    efficiency: float
+
+
+def streams_figure(
+    streams: Sequence[Stream],
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    title: str = "",
+    width: float | None = None,
+) -> Figure:
+    """Efficiency over kept fraction.
+
+    Args:
+        streams: one mark each: filled for values, hollow for chunks of keys.
+        curves: name in the legend -> (kept fractions, efficiencies), drawn as lines.
+
+    Raises:
+        BadInput: neither streams nor curves.
+    """
+    if not streams and not curves:
+        raise BadInput("nothing to draw: no point fetches a part of its rows")
+    use_agg()
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    with styled() as chosen:
+        width = width or chosen.width
+        wide = chosen.scale
+        figure = Figure(figsize=(width, width), layout="constrained")
+        axes = figure.add_subplot()
+        look = looks(s.algorithm for s in streams)
+        handles: list[Any] = []
+        for number, (name, (kept, efficiency)) in enumerate(curves.items()):
+            line: Any = {
+                "color": shade(0.35),
+                "linestyle": _TURNS[number % len(_TURNS)],
+                "linewidth": 0.9 * wide,
+            }
+            axes.plot(kept, [100 * e for e in efficiency], zorder=2, **line)
+            handles.append(Line2D([], [], label=name, **line))
+        for name in [n for n in look if any(s.algorithm == n for s in streams)]:
+            ink, marker = look[name]
+            for values in (True, False):
+                mine = [
+                    s
+                    for s in streams
+                    if s.algorithm == name and (s.what == "V") == values and s.kept >= LEAST
+                ]
+                if not mine:
+                    continue
+                plain = marker == "x"
+                face = ink if values else shade(1.0)
+                kind: Any = {
+                    "marker": ("x" if values else "+") if plain else marker, "markersize": 3.6 * wide,
+                    "markerfacecolor": face, "markeredgecolor": ink, "markeredgewidth": 0.7 * wide,
+                    "linestyle": "none",
+                }  # fmt: skip
+                axes.plot(
+                    [s.kept for s in mine], [100 * s.efficiency for s in mine], zorder=3, alpha=0.85, **kind
+                )
+                handles.append(
+                    Line2D([], [], label=f"{name}, {'values' if values else 'chunks of keys'}", **kind)
+                )
+        axes.set_xscale("log")
+        axes.set_ylim(0, 100)
+        low = min(
+            [s.kept for s in streams if s.kept >= LEAST] + [k for kept, _ in curves.values() for k in kept]
+        )
+        axes.set_xlim(low / 1.3, 1.3)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel("rows fetched / visible tokens")
+        axes.set_ylabel("of the peak bandwidth (%)")
+        title = wrapped(title, int(14 * width / wide))
+        axes.set_title(title, loc="left", pad=4 * wide)
+        legend_below(figure, handles, min(0.66 * width, 3.4 * wide), title)
+    return figure
