@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SPACE, FRONT, INFO = "space.toml", "front.csv", "run.json"
+SWEEP = "sweep"
 
 _REQUIRED = {
     "status": str, "points": int, "evaluated": int, "excluded": int, "infeasible": int, "front": int,
@@ -56,7 +57,8 @@ class Run:
     Attributes:
         directory: where it lies.
         space: the resolved space, without its profile.
-        front: rows of ``front.csv``; empty cells are NaN, knob texts stay text.
+        front: rows of ``front.csv``; empty cells are NaN, knob texts stay text, an empty one of the row's own
+            algorithm too.
         info: the object of ``run.json``.
     """
 
@@ -78,9 +80,15 @@ def existing_run(directory: Path, space: Space) -> Run | None:
     A run by another version of dse, or an incomplete one, is not shown again; it may be replaced.
 
     Raises:
-        BadInput: the directory holds a run of another space, something that is no run, or cannot be written.
+        BadInput: the directory holds a run of another space, a study's, something that is no run, or cannot be
+            written.
     """
     check_directory(directory, space)
+    kind = _kind(directory / INFO)
+    if kind != SWEEP:
+        raise BadInput(
+            f"{directory}: holds the run of a {kind}; nothing was overwritten, choose another directory with --output"
+        )
     if not (directory / INFO).is_file():
         return None
     try:
@@ -89,6 +97,15 @@ def existing_run(directory: Path, space: Space) -> Run | None:
         return None  # damaged, but of this space: check_directory has seen its space.toml
     same_code = run.info["versions"].get("dse") == _version()
     return run if run.info["status"] == "complete" and same_code else None
+
+
+def _kind(path: Path) -> str:
+    """What made the run that a ``run.json`` is of; a sweep's says nothing, nor does one that cannot be read."""
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return SWEEP
+    return str(info.get("kind", SWEEP)) if isinstance(info, dict) else SWEEP
 
 
 def check_directory(directory: Path, space: Space) -> None:
@@ -251,20 +268,26 @@ def _read_front(path: Path, space: Space) -> pd.DataFrame:
         front = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)
     except ValueError as error:
         raise BadInput(f"{path}: is damaged ({str(error).splitlines()[0]}); run the sweep again") from None
+    read: dict[str, pd.Series[Any]] = {}
     for column in columns:
         cells = front[column].tolist()
         try:
             if column in _TRUTH:
-                front[column] = pd.Series([_TRUTHS[c] for c in cells], dtype=bool)
+                read[column] = pd.Series([_TRUTHS[c] for c in cells], dtype=bool)
             elif column in _TEXT or _is_text(space, column):
-                front[column] = pd.Series([c or math.nan for c in cells], dtype=object)
+                # An empty cell is an empty text in the rows whose knob it is, and nothing in the others.
+                owner, _, name = column.partition(".")
+                may_be_empty = owner in space.algorithms and "" in space.algorithms[owner].knobs.get(name, ())
+                own = [may_be_empty and a == owner for a in front["algorithm"].tolist()]
+                texts = [c if c or mine else math.nan for c, mine in zip(cells, own, strict=True)]
+                read[column] = pd.Series(texts, dtype=object)
             else:
-                front[column] = pd.Series([_number(c) for c in cells])
+                read[column] = pd.Series([_number(c) for c in cells])
         except (KeyError, ValueError):
             raise BadInput(
                 f"{path}: {column}: holds what does not belong there; run the sweep again"
             ) from None
-    return front
+    return pd.DataFrame(read)
 
 
 def _number(cell: str) -> float | bool:

@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from profiles.synthetic import profile
+from profiles.synthetic import DEFAULTS, fields, profile, settings
 from search.brute import price
 
 from dse import results
 from dse.errors import BadInput
+from dse.profiles.profile import build_profile
 from dse.results import check_directory, default_output, existing_run, front_csv, read_run, write_run
 from dse.search.sweep import SweepResult, sweep
 from dse.space import load_space
@@ -73,6 +75,27 @@ def test_a_complete_run_is_shown_again_and_can_be_replaced(run: Path) -> None:
 def test_a_run_by_another_version_is_not_shown_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "_version", lambda: "99")
     assert existing_run(run, RESULT.space) is None
+
+
+def test_a_studys_run_is_never_touched(run: Path) -> None:
+    _info(run, kind="study")
+    with pytest.raises(BadInput, match="holds the run of a study; nothing was overwritten"):
+        existing_run(run, RESULT.space)
+
+
+def test_a_knob_may_be_an_empty_text(tmp_path: Path) -> None:
+    """No text of the row's own algorithm is a text; no cell of another algorithm's row is nothing."""
+    rows = [replace(s, knobs={**s.knobs, "layers": layers}) if s.algorithm == "beta" else s
+            for s in settings() for layers in (("", "0-1") if s.algorithm == "beta" else ("",))]  # fmt: skip
+    defaults = {**DEFAULTS, "beta": {"keep": 0.5, "layers": ""}}
+    named = build_profile(**{**fields(0, rows), "defaults": defaults})
+    table = {**TABLE, "algorithms": {"beta": {"keep": "all", "layers": ["", "0-1"]}}}
+    result = sweep(load_space(table, profile=named), pricer=price)
+    front = write_run(tmp_path / "run", result).front
+    own = front["algorithm"] == "beta"
+    assert front.loc[own, "beta.layers"].tolist() == result.front.loc[own, "beta.layers"].tolist()
+    assert "" in set(front.loc[own, "beta.layers"])
+    assert front.loc[~own, "beta.layers"].isna().all()
 
 
 def test_another_spaces_run_is_never_touched(run: Path) -> None:

@@ -16,7 +16,8 @@ from profiles.synthetic import profile
 
 from dse.errors import BadInput
 from dse.hardware.components import COMPONENTS
-from dse.hardware.presets import load_preset
+from dse.hardware.parameters import PARAMETERS
+from dse.hardware.presets import load_constants, load_preset
 from dse.hardware.processors import load_processor
 from dse.profiles.store import write_profile
 from dse.space import load_space, parse_resolved, shipped_spaces
@@ -136,6 +137,46 @@ def test_the_resolved_form_is_enough_and_has_the_same_digest(tmp_path: Path) -> 
     assert read.digest() == space.digest()
     assert read.plain() == space.plain()
     assert space.to_toml().startswith("# dense attention was added")
+
+
+def test_parameters_at_their_defaults_are_not_stated(tmp_path: Path) -> None:
+    """What a run of an older dse does not know is at its default: it stays readable, its digest stays the same."""
+    newer = [n for n, p in PARAMETERS.items() if p.default is not None]
+    assert newer
+    space = load(TEXT, tmp_path)
+    plain = space.plain()
+    assert not {*newer} & {*plain["hardware"], *plain["baseline"]["hardware"]}
+    older = [line for line in space.to_toml().splitlines() if line.split(" = ")[0] not in newer]
+    assert parse_resolved("\n".join(older), "space.toml").digest() == space.digest()
+    for change in ("hardware.memory_gib=[0.0, 1.0]", "hardware.memory_gib=2.0", "hardware.for.beta.memory_gib=2.0",
+                   "baseline.hardware.memory_gib=2.0"):  # fmt: skip
+        other = load(TEXT, tmp_path, change)
+        assert other.digest() != space.digest(), change
+        for again in (load(other.to_toml(), tmp_path), parse_resolved(other.to_toml(), "space.toml")):
+            assert again.hardware == other.hardware, change
+            assert again.baseline == other.baseline, change
+            assert again.digest() == other.digest(), change
+    # The baseline takes the space's single value, unless it says that it has none.
+    back = load(TEXT, tmp_path, "hardware.memory_gib=2.0", "baseline.hardware.memory_gib=0.0")
+    assert back.baseline.hardware["memory_gib"] == 0
+    assert parse_resolved(back.to_toml(), "space.toml").baseline == back.baseline
+
+
+def test_a_bases_own_constants_hold_unless_the_space_gives_others(tmp_path: Path) -> None:
+    name, other = list(COMPONENTS)[:2]
+    (tmp_path / "mine.toml").write_text(
+        f'schema = 1\nbase = "topick"\n[design]\nlanes = 7\n[components]\n{name} = 1.25\n{other} = 2.5\n'
+    )
+    base = f"hardware.base='{tmp_path / 'mine.toml'}'"
+    assert load(TEXT, tmp_path).components == load_constants("topick")
+    space = load(TEXT, tmp_path, base)
+    assert {name: 1.25, other: 2.5}.items() <= space.components.items()
+    own = load(TEXT, tmp_path, base, f"components.{name}=3.0")
+    assert {name: 3.0, other: 2.5}.items() <= own.components.items()
+    (tmp_path / "mine.toml").unlink()  # the resolved form states them
+    assert load(own.to_toml(), tmp_path).components == own.components
+    assert parse_resolved(own.to_toml(), "space.toml").digest() == own.digest()
+    assert len({load(TEXT, tmp_path).digest(), space.digest(), own.digest()}) == 3
 
 
 def test_the_digest_follows_the_content_only(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ class Algorithm(ABC):
     source: ClassVar[str]
     knobs: ClassVar[tuple[Knob, ...]]
     stateful: ClassVar[bool] = False
-    revision: ClassVar[int] = 1
+    revision: int = 1
     """Raised whenever the same knobs would give other numbers: older measurements then no longer count."""
     needs: str = ""
     """What calibration must supply before this algorithm can run, a key of `dse.measure.tables`; empty: nothing."""

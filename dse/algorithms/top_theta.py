@@ -103,6 +103,8 @@ class TopTheta(Layered):
         thresholds: Thresholds | None = None,
     ) -> None:
         super().__init__(knobs, where)
+        if self.text("sdc").startswith("exp-threshold"):
+            self.revision = 2  # bounded by the row's largest entry too
         where = where or self.name
         self.thresholds: Thresholds | None = None
         if thresholds is not None:
@@ -231,11 +233,12 @@ class TopTheta(Layered):
         def table(values: FloatArray) -> FloatArray:
             return tables.rows(values, layer, part, counts)[..., None]
 
+        # No dropped entry is larger than the threshold, nor than the row's largest entry, which stays even under it.
         if sdc == "exp-threshold":
-            return np.asarray(gamma * dropped * np.exp(np.minimum(gap, HIGHEST)))
+            return np.asarray(gamma * dropped * np.exp(np.minimum(gap, 0)))
         assert tables.rests is not None
         if sdc == "exp-threshold-fitted":
-            return np.asarray(table(tables.rests.gamma) * dropped * np.exp(np.minimum(gap, HIGHEST)))
+            return np.asarray(table(tables.rests.gamma) * dropped * np.exp(np.minimum(gap, 0)))
         if sdc == "offline-mean":
             return np.asarray(gamma * np.broadcast_to(table(tables.rests.mean), top.shape))
         return np.asarray(gamma * np.exp(np.minimum(table(tables.rests.log) - top, HIGHEST)))

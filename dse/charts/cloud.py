@@ -77,7 +77,7 @@ def cloud(run: Run, space: Space, x: str, y: str, most: int = MOST) -> Cloud:
             raise BadInput(f"cloud: {name!r} is not known of every point; {nearest(name, known)}")
     sweep = _Run(space, None, 1, "sequential", None, True, None)
     base = run.info["baseline"]
-    known = BaselinePrice(base["latency_s"], base["energy_j"], base["dram_bytes"], base["rest_s"])
+    known = BaselinePrice.read(base)
     meter: Meter = replace(sweep.meter, pricer=price, baseline=known)
     limits = {name: limit for name, limit in space.constraints.items() if name != "speedup_best_dense"}
     settings = sum(len(chunk.knobs) for chunks in sweep.chunks.values() for chunk in chunks)

@@ -62,8 +62,8 @@ def knee(axes: Axes, x: FloatArray, y: FloatArray) -> int | None:
     places = (drawn - drawn[0]) / span
     along = places[-1] / np.hypot(*places[-1])
     distance = places[:, 0] * along[1] - places[:, 1] * along[0]
-    # Only one side of the line is towards the better corner: where the front bulges out.
-    outward = distance if abs(distance.max()) >= abs(distance.min()) else -distance
+    # The better corner has the first point's x and the last one's y: a knee bends towards it.
+    outward = distance * np.sign(-places[-1, 1] * along[0])
     at = int(np.argmax(outward))
     return at if outward[at] >= SHARPEST and 0 < at < len(x) - 1 else None
 

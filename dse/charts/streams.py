@@ -69,27 +69,31 @@ def streams_figure(
             handles.append(Line2D([], [], label=name, **line))
         for name in [n for n in look if any(s.algorithm == n for s in streams)]:
             ink, marker = look[name]
+            marker = "X" if marker == "x" else marker  # one that can be hollow
+            kind: Any = {
+                "marker": marker, "markersize": 3.6 * wide, "markeredgecolor": ink,
+                "markeredgewidth": 0.7 * wide, "linestyle": "none",
+            }  # fmt: skip
             for values in (True, False):
                 mine = [
                     s
                     for s in streams
                     if s.algorithm == name and (s.what == "V") == values and s.kept >= LEAST
                 ]
-                if not mine:
-                    continue
-                plain = marker == "x"
-                face = ink if values else shade(1.0)
-                kind: Any = {
-                    "marker": ("x" if values else "+") if plain else marker, "markersize": 3.6 * wide,
-                    "markerfacecolor": face, "markeredgecolor": ink, "markeredgewidth": 0.7 * wide,
-                    "linestyle": "none",
-                }  # fmt: skip
+                face = ink if values else "none"
                 axes.plot(
-                    [s.kept for s in mine], [100 * s.efficiency for s in mine], zorder=3, alpha=0.85, **kind
-                )
-                handles.append(
-                    Line2D([], [], label=f"{name}, {'values' if values else 'chunks of keys'}", **kind)
-                )
+                    [s.kept for s in mine], [100 * s.efficiency for s in mine], zorder=3, alpha=0.85,
+                    markerfacecolor=face, **kind,
+                )  # fmt: skip
+            handles.append(Line2D([], [], label=name, markerfacecolor=ink, **kind))
+        for face, text in ((shade(0.35), "filled: values"), ("none", "hollow: chunks of keys")):
+            marks: Any = {
+                "marker": "o",
+                "markersize": 3.6 * wide,
+                "markerfacecolor": face,
+                "linestyle": "none",
+            }
+            handles.append(Line2D([], [], label=text, markeredgecolor=shade(0.35), **marks))
         axes.set_xscale("log")
         axes.set_ylim(0, 100)
         low = min(

@@ -21,12 +21,14 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "study": ("dse.cli.study", "Search a space with Optuna, on one machine or many."),
     "front": ("dse.cli.front", "Print or export the front of a run (table, CSV, JSON)."),
     "explain": ("dse.cli.explain", "Say where the time, energy and area of one point go, and what binds it."),
-    "plot": ("dse.cli.plot", "Draw the fronts of one or more runs (PNG, SVG, PDF)."),
+    "plot": ("dse.cli.plot", "Draw charts of runs, spaces and profiles (PNG, SVG, PDF)."),
+    "compare": ("dse.cli.compare", "Put the fronts of two runs side by side."),
     "profile": ("dse.cli.profile", "Run a language model and measure a profile."),
     "validate": ("dse.cli.validate", "Recompute published numbers and show them beside ours."),
     "list": ("dse.cli.list", "List what there is: spaces, algorithms, hardware, profiles, components."),
     "match": ("dse.cli.match", "Compare algorithms at equal accuracy, on text nothing was chosen on."),
     "check": ("dse.cli.check", "Check a space and say how large it is, without running it."),
+    "completion": ("dse.cli.completion", "Print the script that completes names in bash, zsh or fish."),
 }
 
 
@@ -59,6 +61,10 @@ class LazyGroup(click.Group):
             return None
         command = importlib.import_module(COMMANDS[cmd_name][0]).command
         assert isinstance(command, click.Command)
+        if ctx.resilient_parsing and "_DSE_COMPLETE" in os.environ:
+            from dse.cli.completion import attach
+
+            return attach(command)
         return command
 
     def resolve_command(

@@ -36,9 +36,10 @@ def command(environment: Environment, space: str, overrides: tuple[str, ...]) ->
     w = chosen.workload
     environment.print(environment.style(f"{chosen.name}: {about['points']:,} points", bold=True))
     facts = {
-        "workload": f"{w.profile}, {w.phase}, context {w.context} ({about['mean_context']:.0f} tokens visible on "
-        f"average), batch {w.batch}{'' if w.grouped else ', as if every query head had its own keys and values'}",
+        "workload": f"{w.profile}, {w.words()}; {about['mean_context']:.0f} tokens visible on average"
+        f"{'' if w.grouped else ', as if every query head had its own keys and values'}",
         "baseline": baseline_name(chosen),
+        **({"constants": _constants(chosen.components)} if chosen.components else {}),
         "objectives": ", ".join(f"{how} {name}" for name, how in about["objectives"].items()),
         "constraints": ", ".join(_limits(name, limits) for name, limits in about["constraints"].items())
         or "none",
@@ -80,6 +81,11 @@ def _paragraph(environment: Environment, name: str, text: str) -> None:
 
 def _limits(name: str, limits: Mapping[str, float]) -> str:
     return " and ".join(f"{name} {'>=' if end == 'min' else '<='} {value:g}" for end, value in limits.items())
+
+
+def _constants(components: Mapping[str, float]) -> str:
+    """Component constants that differ from the shipped ones, by the base design or by the space."""
+    return ", ".join(f"{name} {value:g}" for name, value in components.items())
 
 
 def _axes(axes: Mapping[str, list[Any]]) -> str:

@@ -64,7 +64,7 @@ def explained(point: Point) -> dict[str, Any]:
     from dse.profiles.schema import ACCURACY
 
     stats, work = point.stats, point.workload
-    story = explain(stats, point.design, work, point.components)
+    story = explain(stats, point.design, work, point.components, point.origins)
     known = price_range(stats, point.design, work, point.components)
     about = {
         "point": point.name,

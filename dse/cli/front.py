@@ -62,7 +62,8 @@ def command(
     from dse.results import read_run
 
     form = _format(form, output, environment)
-    points = in_order(read_run(run).front)
+    found = read_run(run)
+    points = in_order(found.front)
     chosen = [name for name in columns.split(",") if name]
     for name in [*chosen, sort.removeprefix("-")]:
         if name and name not in points:
@@ -87,6 +88,8 @@ def command(
     limit = DEFAULT_ROWS if rows is None else rows
     if output is None:
         print_front(environment, points, rows=limit, everything=everything, columns=chosen)
+        if not found.space.workload.grouped:
+            environment.remark("note: priced as if every query head had its own keys and values")
         return
     import io
 

@@ -58,6 +58,10 @@ def _hardware() -> list[Entry]:
             key: {"value": entry.value, "source": entry.source, "confidence": entry.confidence}
             for key, entry in preset.entries.items()
         }
+        constants = {
+            key: {"value": entry.value, "source": entry.source, "confidence": entry.confidence}
+            for key, entry in preset.components.items()
+        }
         design = preset.design
         entries.append({
             "name": name,
@@ -65,6 +69,7 @@ def _hardware() -> list[Entry]:
             "machine": f"{design['lanes']}x{design['multipliers']}",
             "memory": f"{design['dram_channels']} x {design['dram']}",
             "parameters": values,
+            "components": constants,
         })  # fmt: skip
     return entries
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from dse.cost.workload import Workload
     from dse.hardware.parameters import HardwareValue
     from dse.profiles.lookup import Selection
-    from dse.profiles.profile import Profile
     from dse.profiles.schema import KnobValue
     from dse.results import Run
     from dse.space import Space
@@ -51,6 +50,20 @@ class Point:
     row: int | None = None
 
     @property
+    def origins(self) -> dict[str, tuple[str, str]]:
+        """Constants that are the base preset's own -> their source and confidence there."""
+        from dse.hardware.presets import preset_names, read_preset
+
+        base = self.space.base
+        if base not in preset_names() and not Path(base).is_file():
+            return {}  # a run made with a file that is no longer there
+        return {
+            name: (f"preset {base}: {entry.source}", entry.confidence)
+            for name, entry in read_preset(base).components.items()
+            if self.components.get(name) == entry.value
+        }
+
+    @property
     def stats(self) -> Statistics:
         """Statistics of the one setting, in the load classes sweeps price with."""
         return statistics_of(self.space, self.selection)
@@ -82,12 +95,14 @@ def find_point(source: str, point: str, overrides: Sequence[str]) -> Point:
     from dse.results import INFO, SPACE, read_run
     from dse.space import load_space
 
+    # Statistics depend on the tile, so the space is read with it.
+    tiles = [text for text in overrides if text.partition("=")[0].strip() == "workload.query_tile"]
     directory = Path(source)
     if directory.is_dir():
         if not (directory / SPACE).is_file() and not (directory / INFO).is_file():
             raise BadInput(f"{source}: is not a run; `dse sweep` makes one under results/")
         run = read_run(directory)
-        space = load_space(directory / SPACE)
+        space = load_space(directory / SPACE, tiles)
         if point:
             return _of_row(run, space, _row(run, point), overrides)
         if not overrides:
@@ -95,16 +110,10 @@ def find_point(source: str, point: str, overrides: Sequence[str]) -> Point:
                 f"{source}: which point? give an id or a row number of front.csv (1 to {len(run.front)})"
             )
         return _of_settings(space, {}, _given(space, overrides))
-    space = _space(source)
+    space = _space(source, tiles)
     if point:
         raise BadInput(f"{source}: POINT {point!r} belongs to a run's directory; describe a point with --set")
     return _of_settings(space, {}, _given(space, overrides))
-
-
-def profile_of(space: Space) -> Profile:
-    """The profile with its fetches as the workload's query tile shares them."""
-    tile = getattr(space.workload, "query_tile", 1)
-    return space.profile.at_tile(tile) if space.workload.phase == "prefill" else space.profile
 
 
 def statistics_of(space: Space, selection: Selection) -> Statistics:
@@ -119,27 +128,17 @@ def statistics_of(space: Space, selection: Selection) -> Statistics:
 
 def workload_of(space: Space) -> Workload:
     """The price's view of a space's workload."""
-    from dse.cost.workload import LARGEST, Workload
-
-    w = space.workload
-    batch: Any = w.batch
-    return Workload(
-        phase=w.phase,
-        context=w.context,
-        batch=LARGEST if batch == "max" else batch,
-        scope=getattr(w, "scope", "attention"),
-        query_tile=getattr(w, "query_tile", 1) if w.phase == "prefill" else 1,
-    )
+    return space.workload.priced()
 
 
-def _space(source: str) -> Space:
+def _space(source: str, overrides: Sequence[str]) -> Space:
     """A space by file or name, or a preset with the shipped profile."""
     from dse.hardware.presets import preset_names
     from dse.space import load_space, shipped_spaces
 
     known = shipped_spaces()
     if source in known or source.endswith(".toml") or "/" in source or Path(source).is_file():
-        return load_space(source)
+        return load_space(source, overrides)
     if source in preset_names():
         profile, context = PROFILE
         table: dict[str, Any] = {
@@ -148,7 +147,7 @@ def _space(source: str) -> Space:
             "workload": {"profile": profile, "context": context},
             "hardware": {"base": source},
         }
-        return load_space(table)
+        return load_space(table, overrides)
     raise BadInput(
         f"{source}: no such run directory, space or preset; {nearest(source, [*known, *preset_names()])}"
     )
@@ -182,7 +181,9 @@ def _given(space: Space, overrides: Sequence[str]) -> _Given:
 
     known = space.profile.algorithms
     given = _Given()
-    settable = [f.name for f in fields(space.workload) if f.name not in ("profile", "profile_sha256")]
+    settable = [
+        f.name for f in fields(space.workload) if f.name not in ("profile", "profile_sha256", "phase")
+    ]
     for text in overrides:
         path, value = parse_override(text)
         if path[0] == "algorithms" and len(path) > 1:
@@ -199,7 +200,8 @@ def _given(space: Space, overrides: Sequence[str]) -> _Given:
         elif head == "workload" and len(path) == 2:
             if path[1] not in settable:
                 raise BadInput(f"--set {text}: no such key; {nearest(path[1], settable)}")
-            given.workload[path[1]] = value
+            if path[1] != "query_tile":
+                given.workload[path[1]] = value
         elif head == "components" and len(path) == 2:
             if path[1] not in COMPONENTS:
                 raise BadInput(f"--set {text}: no such constant; {nearest(path[1], COMPONENTS)}")
@@ -253,8 +255,11 @@ def _point(
 ) -> Point:
     from dse.hardware.parameters import check_design
     from dse.profiles.lookup import select
+    from dse.space.reading import read_workload
+    from dse.space.source import Place
 
-    space = replace(space, workload=replace(space.workload, **given.workload))
+    workload = read_workload({"workload": space.workload.plain() | given.workload}, Place("--set"))
+    space = replace(space, workload=workload)
     selection = select(space.profile, algorithm, {k: [v] for k, v in knobs.items()}, space.workload.context)
     return Point(
         name="",
@@ -262,16 +267,15 @@ def _point(
         algorithm=algorithm,
         knobs=selection.settings[0].knobs,
         design=check_design("design", design),
-        workload=workload_of(space),
+        workload=space.workload.priced(),
         components={**space.components, **given.components},
         selection=selection,
     )
 
 
 def _knobs(space: Space, algorithm: str, values: Any) -> dict[str, Any]:
-    """The knobs of a row; an empty cell is an empty text."""
-    found = {knob: _plain(values[f"{algorithm}.{knob}"]) for knob in space.algorithms[algorithm].knobs}
-    return {knob: "" if value != value else value for knob, value in found.items()}
+    """The knobs of a row."""
+    return {knob: _plain(values[f"{algorithm}.{knob}"]) for knob in space.algorithms[algorithm].knobs}
 
 
 def _plain(value: Any) -> Any:
@@ -294,7 +298,7 @@ def front_statistics(
         sources: list[Source] = []
         for _, values in part.iterrows():
             knobs = {knob: [value] for knob, value in _knobs(space, name, values).items()}
-            sources += resolve(profile_of(space), name, knobs, space.workload.context, defaults={}).sources
-        resolution = Resolution(profile_of(space), name, space.workload.context, tuple(sources), 0)
+            sources += resolve(space.profile, name, knobs, space.workload.context, defaults={}).sources
+        resolution = Resolution(space.profile, name, space.workload.context, tuple(sources), 0)
         found[name] = (np.asarray(part["_at"]), statistics_of(space, take(resolution)))
     return found

@@ -168,6 +168,7 @@ def run(
         given={} if controller is None else {"controller": controller},
         command="dse " + " ".join(_portable(argument) for argument in sys.argv[1:]),
     )
+    notes: list[str] = []
     with environment.progress_bar("setting") as move:
 
         def progress(message: str, done: int, total: int) -> None:
@@ -175,7 +176,9 @@ def run(
             if not environment.progress:
                 environment.remark(f"{done}/{total} settings; {message}")
 
-        profile = pack(job) if pack_only else measure(job, jobs, progress)
+        profile = pack(job, notes.append) if pack_only else measure(job, jobs, progress, notes.append)
+    for note in notes:
+        environment.remark(note)
     profile = rounded(profile)  # counters to 12 bits: a far smaller file, errors below 0.02 %
     path = output / f"{job.name}.npz"
     write_profile(path, profile)

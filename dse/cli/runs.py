@@ -24,8 +24,7 @@ def title(space: Space) -> str:
     w = space.workload
     shared = "" if w.grouped else "; as if every query head had its own keys and values"
     profile = Path(w.profile).stem if w.profile.endswith(".npz") else w.profile
-    work = f"{profile}, {w.phase}, context {w.context}, batch {w.batch}"
-    return f"{work}\nbaseline: {baseline_name(space)}{shared}"
+    return f"{profile}, {w.words()}\nbaseline: {baseline_name(space)}{shared}"
 
 
 def fronts(paths: Sequence[Path]) -> list[Fronts]:

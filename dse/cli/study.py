@@ -47,7 +47,11 @@ if TYPE_CHECKING:
     "[default: a journal in the run directory]",
 )
 @click.option(
-    "--study-name", "name", default="", metavar="NAME", help="Study within the storage.  [default: the space's]"
+    "--study-name",
+    "name",
+    default="",
+    metavar="NAME",
+    help="Study within the storage.  [default: the space's]",
 )
 @click.option(
     "--continuous", is_flag=True, help="Numeric axes may take values between those the space lists."
@@ -59,7 +63,9 @@ if TYPE_CHECKING:
     help="Try the points of this run's front first.",
 )
 @click.option(
-    "--measure", is_flag=True, help="With --continuous: measure settings the profile lacks (needs the `lm` extra)."
+    "--measure",
+    is_flag=True,
+    help="With --continuous: measure settings the profile lacks (needs the `lm` extra).",
 )
 @click.option(
     "--grace",
@@ -110,7 +116,9 @@ def command(
     chosen = load_space(space, overrides)
     check(chosen, objective=objective, sampler=sampler, name=name, place=place, jobs=jobs)
     if fresh and place is not None:
-        raise BadInput("--fresh: forgets the journal in the run directory only; with --storage give another --study-name")
+        raise BadInput(
+            "--fresh: forgets the journal in the run directory only; with --storage give another --study-name"
+        )
     rows = _front(warm_start)
     measuring = _measuring(environment, chosen) if measure else None
     directory = output or default_directory(chosen)
@@ -212,6 +220,8 @@ def show(environment: Environment, space: Space, run: Run) -> None:
         f"{_REASONS.get(info['stopped'], '')}. All of it is in {run.directory}."
     )
     if info["interpolated"]:
-        environment.remark(f"note: {info['interpolated']} trials lie between measured settings (interpolated)")
+        environment.remark(
+            f"note: {info['interpolated']} trials lie between measured settings (interpolated)"
+        )
     for note in info.get("notes", ()):
         environment.remark(f"note: {note}")

@@ -48,7 +48,7 @@ def command(
     on where it was. --engine dask starts a local cluster, --engine dask:ADDRESS uses a running scheduler.
     --seed is recorded; a sweep draws no random numbers.
     """
-    from dse.results import check_directory, default_output, existing_run, write_run
+    from dse.results import default_output, existing_run, write_run
     from dse.search.engine import check_engine
     from dse.search.keep import clear
     from dse.search.sweep import sweep
@@ -60,10 +60,10 @@ def command(
         raise BadInput(f"dse sweep: --{error}") from None
     chosen = load_space(space, overrides)
     directory = output or default_output(chosen)
+    run = existing_run(directory, chosen)
     if fresh:
-        check_directory(directory, chosen)
         clear(directory)
-    run = None if fresh else existing_run(directory, chosen)
+        run = None
     if run is not None:
         environment.remark(f"{directory}: this run is complete, shown again (--fresh computes it again)")
     else:

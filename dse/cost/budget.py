@@ -62,7 +62,7 @@ def multiply_j(machine: Machine) -> FloatArray:
     """One multiply-add pass, overhead included.
 
     The overhead is that of 8 x 8 bits at 45 nm and follows the product of the widths (an assumption). So
-    scaled, 1.6 to 1.9 pJ are near the power of machines with 12 x 12, 12 x 4 and 12 x 1 bit multipliers at
+    scaled, 1.5 to 1.9 pJ are near the power of machines with 12 x 12, 12 x 4 and 12 x 1 bit multipliers at
     40, 65 and 28 nm, from recalled or second-hand figures; Ham et al., HPCA 2020, is near 0.
     """
     t = machine.technology
@@ -84,13 +84,6 @@ def fetch_j_byte(machine: Machine) -> FloatArray:
     bits = 8.0 + constants["fetch_address_bits"] / machine.memory.atom_bytes
     each = bits * (t.energy_j("crossbar_bit_pj") + t.energy_j("register_bit_pj"))
     return np.asarray(np.where(machine["fetch_ports"] > 0, each, 0.0))
-
-
-def array_factor(machine: Machine) -> FloatArray:
-    """Energy of a multiply-add pass that both arrays share alike, over `multiply_j`."""
-    score, value = machine.constants["score_energy_factor"], machine.constants["value_energy_factor"]
-    apart = machine["value_lanes"] / (machine["lanes"] + machine["value_lanes"])
-    return np.asarray(score + (value - score) * apart)
 
 
 def energies(ledger: Ledger, machine: Machine, moved: Traffic, banks: Buffers) -> dict[str, FloatArray]:

@@ -30,12 +30,14 @@ def explain(
     design: Mapping[str, ArrayLike],
     workload: Workload,
     overrides: Mapping[str, float] | None = None,
+    origins: Mapping[str, tuple[str, str]] | None = None,
 ) -> dict[str, Any]:
     """Break the price of one point down.
 
     Args:
         stats: exactly one setting (`Statistics.take` picks it).
         design: scalars only.
+        origins: overridden constant -> source and confidence, where they are known.
 
     Returns:
         A JSON-like dict. All seconds are sums over the heads of the step, so that they compare with
@@ -86,7 +88,11 @@ def explain(
         {"weights": _scalar(p.rest.memory_s), "projections": _scalar(p.rest.compute_s)} if p.whole else {}
     )
     if p.whole:
-        energy |= {"dram weights": _scalar(p.rest.dram_j), "projections": _scalar(p.rest.chip_j)}
+        energy |= {
+            "dram weights": _scalar(p.rest.dram_j),
+            "projections": _scalar(p.rest.chip_j - p.rest.fetch_j),
+        }
+        energy |= {"fetcher weights": _scalar(p.rest.fetch_j)}
     moved = {name: heads(value) for name, value in p.traffic.bytes.items()}
     kept_bytes, useful = sum(moved.values()), heads(p.traffic.useful_bytes)
     if p.whole:
@@ -113,7 +119,7 @@ def explain(
         "dram_efficiency": useful / (peak * busy["memory"]) if busy["memory"] else 1.0,
         "fetched_over_useful": kept_bytes / useful if useful else 1.0,
         "streams": streams(p),
-        "sources": _sources(p, {"energy_j": energy, "power_w": power, "area_mm2": area}),
+        "sources": _sources(p, {"energy_j": energy, "power_w": power, "area_mm2": area}, origins),
     }
 
 
@@ -169,11 +175,15 @@ def _weighted(values: FloatArray, weights: FloatArray) -> float:
     return float((np.broadcast_to(values, weights.shape) * weights).sum())
 
 
-def _sources(p: Parts, tables: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+def _sources(
+    p: Parts, tables: Mapping[str, Mapping[str, Any]], origins: Mapping[str, tuple[str, str]] | None
+) -> dict[str, dict[str, list[dict[str, Any]]]]:
     kind = DRAM_KINDS[int(_scalar(p.machine["dram"]))]
     return {
         metric: {
-            name: sources_of(name, metric.partition("_")[0], kind, p.machine.constants, p.machine.values)
+            name: sources_of(
+                name, metric.partition("_")[0], kind, p.machine.constants, p.machine.values, origins
+            )
             for name, value in components.items()
             if _scalar(value) > 0
         }

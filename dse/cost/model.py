@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dse.cost.budget import Buffers, array_factor, fetch_j_byte, multiply_j
+from dse.cost.budget import Buffers, fetch_j_byte, multiply_j
 from dse.cost.ledger import ZERO, Ledger
 from dse.cost.machine import Machine
 from dse.cost.memory import windows
@@ -85,7 +85,8 @@ class Rest:
 
     Attributes:
         memory_s, compute_s: weights streamed; multiply-adds. The longer counts.
-        dram_bytes: weights. dram_j, chip_j: energy but leakage and background.
+        dram_bytes: weights. dram_j, chip_j: energy but leakage and background; `fetch_j` is the part of the chip's
+            that moves weights through the fetcher.
     """
 
     memory_s: FloatArray
@@ -93,6 +94,7 @@ class Rest:
     dram_bytes: float
     dram_j: FloatArray
     chip_j: FloatArray
+    fetch_j: FloatArray
 
     @property
     def seconds(self) -> FloatArray:
@@ -126,11 +128,15 @@ def rest(ledger: Ledger, machine: Machine, workload: Workload, batch: FloatArray
     opened = atoms / per_page * m.memory.activation_pj
     # Weights pass through the key buffer: written once, read for every position.
     reads = products * shape.weight_bits / 8
-    buffered = size * (banks.write_j_byte["key"] + fetch_j_byte(m)) + reads * banks.read_j_byte["key"]
+    buffered = size * banks.write_j_byte["key"] + reads * banks.read_j_byte["key"]
+    crossing = size * fetch_j_byte(m)
+    # Dot products with weights, summed as those with keys are.
+    product_j = multiply_j(m) * m.constants["score_energy_factor"]
     return Rest(
         memory_s=atoms * each,
         compute_s=passes * m.cycle_s / (lanes * m["multipliers"]),
         dram_bytes=size,
         dram_j=(size * 8 * m.memory.bit_pj + opened) * 1e-12,
-        chip_j=np.asarray(buffered + passes * (multiply_j(m) * array_factor(m))),
+        chip_j=np.asarray(buffered + passes * product_j + crossing),
+        fetch_j=crossing,
     )

@@ -72,7 +72,9 @@ def _chip(design: Mapping[str, HardwareValue], constants: Components, kind: Mapp
     overhead = overhead * constants["overhead_factor"]
     # A crossbar moves each byte, and eight bytes of address per atom, through one queue.
     moved_bits = 8 + constants["fetch_address_bits"] / kind["atom_bytes"] if d["fetch_ports"] else 0.0
-    fetch = moved_bits * float(technology.energy_j("crossbar_bit_pj") + technology.energy_j("register_bit_pj"))
+    fetch = moved_bits * float(
+        technology.energy_j("crossbar_bit_pj") + technology.energy_j("register_bit_pj")
+    )
     return _Chip(
         d, technology, read, write, leakage, area, float(multiply + overhead), fetch, constants
     )  # fmt: skip
@@ -114,10 +116,8 @@ def reference_budget(
     passes = math.ceil(shape.weight_bits / chip.d["multiplier_bits"]) * math.ceil(8 / chip.d["operand_bits"])
     rest_dram = (weights * 8 * kind["bit_pj"] + weights / kind["page_bytes"] * kind["activation_pj"]) * 1e-12
     rest_chip = weights * chip.write_j["key"] + products * shape.weight_bits / 8 * chip.read_j["key"]
-    score, value = constants["score_energy_factor"], constants["value_energy_factor"]
-    every = chip.d["lanes"] + chip.d["value_lanes"]
-    both = (chip.d["lanes"] * score + chip.d["value_lanes"] * value) / every
-    rest_chip += products * passes * chip.multiply_j * both + weights * chip.fetch_j
+    rest_chip += products * passes * chip.multiply_j * constants["score_energy_factor"]
+    rest_chip += weights * chip.fetch_j
     attention = times["dram_j"] + on_chip + standing * times["attention_s"]
     rest = rest_dram + rest_chip + standing * rest_s
     whole = workload.scope == "model"

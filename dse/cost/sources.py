@@ -44,7 +44,8 @@ ENERGY: Final[Mapping[str, tuple[str, ...]]] = {
     "scoreboard": ("scoreboard_entry_bits", "register_bit_pj"),
     "slow memory": ("slow_pj_bit",),
     "dram weights": _DRAM,
-    "projections": (*_MULTIPLY, "score_energy_factor", "value_energy_factor", *_SRAM, *_FETCH_ENERGY),
+    "projections": (*_MULTIPLY, "score_energy_factor", *_SRAM),
+    "fetcher weights": _FETCH_ENERGY,
 }
 """Component of `dse.cost.budget.energies` -> constants, ``*`` for the memory device; a hardware parameter where
 that sets a price."""
@@ -66,7 +67,11 @@ AREA: Final[Mapping[str, tuple[str, ...]]] = {
     "scoreboard": ("scoreboard_entry_bits", "register_bit_um2"),
     "requests": ("request_bits", "register_bit_um2"),
     "fetcher": (
-        "fetch_fifo_entries", "fetch_address_bits", "fetch_data_bits", "register_bit_um2", "crosspoint_um2",
+        "fetch_fifo_entries",
+        "fetch_address_bits",
+        "fetch_data_bits",
+        "register_bit_um2",
+        "crosspoint_um2",
     ),
     "memory phy": ("*_phy_mm2",),
     "slow link": ("slow_link_mm2_gbps",),
@@ -99,19 +104,26 @@ def names_of(component: str, table: str, dram: str) -> tuple[str, ...]:
 
 
 def sources_of(
-    component: str, table: str, dram: str, values: Mapping[str, float], design: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+    component: str, table: str, dram: str, values: Mapping[str, float], design: Mapping[str, Any],
+    origins: Mapping[str, tuple[str, str]] | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Each constant of a component with value, unit, node, source and confidence.
 
     Args:
         dram: kind of memory device. values: constants in force, overrides included. design: parameters.
+        origins: constant -> source and confidence, for overrides whose origin is known.
     """
-    return [_entry(name, COMPONENTS.get(name), values, design) for name in names_of(component, table, dram)]
+    known = origins or {}
+    return [
+        _entry(name, COMPONENTS.get(name), values, design, known.get(name, ("overridden", "as given")))
+        for name in names_of(component, table, dram)
+    ]
 
 
 def _entry(
-    name: str, known: Component | None, values: Mapping[str, float], design: Mapping[str, Any]
-) -> dict[str, Any]:
+    name: str, known: Component | None, values: Mapping[str, float], design: Mapping[str, Any],
+    origin: tuple[str, str],
+) -> dict[str, Any]:  # fmt: skip
     if known is None:
         value = float(design[name].ravel()[0])
         unit = PARAMETERS[name].unit
@@ -126,8 +138,8 @@ def _entry(
         "value": value,
         "unit": known.unit,
         "node_nm": known.node_nm,
-        "source": known.source if own else "overridden",
-        "confidence": known.confidence if own else "as given",
+        "source": known.source if own else origin[0],
+        "confidence": known.confidence if own else origin[1],
         "low": known.low if own else value,
         "high": known.high if own else value,
     }

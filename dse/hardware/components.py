@@ -85,7 +85,7 @@ _ARITHMETIC: Final = (
     _row("register_bit_um2", 5.98, "um2/bit", 40, _ALADDIN, "medium"),
     _row("overhead_factor", 1.0, "", 0,
          f"on the design's overhead_pj_per_op; low: none, {_A3}; high: spread of the fits", "low", 0.0, 1.2),
-    _row("score_energy_factor", 1.0, "", 0, "on the multiply-add passes of q x k, for machines whose energy is published",
+    _row("score_energy_factor", 1.0, "", 0, "on the multiply-add passes of q x k and of weights, for machines whose energy is published",
          "high"),
     _row("value_energy_factor", 1.0, "", 0, "on the multiply-add passes of probability x v, which accumulate each "
          "element: for machines whose energy is published", "high"),

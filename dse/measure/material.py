@@ -206,12 +206,17 @@ def _blocks(start: int, stop: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + BLOCK, stop)
 
 
+def fingerprint(model: Model, window: Window) -> str:
+    """Short digest of what a pass over the window depends on: the weights, what computes them, the tokens."""
+    engine = "" if model.engine == "numpy" else model.engine
+    return hashlib.sha256((model.sha256 + engine).encode() + window.tokens.tobytes()).hexdigest()[:12]
+
+
 def prepare(model: Model, chosen: Sequence[Window], folder: Path) -> Iterator[Path]:
     """Make the dense pass of every window, once; yields each window's folder as it is ready."""
     for window in chosen:
         # Another model or text may use the same folder: what the pass depends on is part of its name.
-        digest = hashlib.sha256(model.sha256.encode() + window.tokens.tobytes()).hexdigest()[:12]
-        place = folder / f"{window.book}-{window.start}-{len(window.tokens) - 1}-{digest}"
+        place = folder / f"{window.book}-{window.start}-{len(window.tokens) - 1}-{fingerprint(model, window)}"
         try:
             DensePass.load(place)
         except (FileNotFoundError, ValueError):

@@ -11,7 +11,6 @@ Counters are per prompt; fetches also per tile of consecutive queries that are l
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from dse.measure.material import (
     SINKS,
     DensePass,
     Window,
+    fingerprint,
     log_probabilities,
     windows,
 )
@@ -178,8 +178,10 @@ def prepare_prefill(model: Model, chosen: Sequence[Window], folder: Path) -> Ite
     """Make the reference of every window, once; yields each window's folder as it is ready."""
     for window in chosen:
         # Another model or text may use the same folder: what the reference depends on is part of its name.
-        digest = hashlib.sha256(model.sha256.encode() + window.tokens.tobytes()).hexdigest()[:12]
-        place = folder / f"prefill-{window.book}-{window.start}-{prompt_length(window)}-{digest}"
+        place = (
+            folder
+            / f"prefill-{window.book}-{window.start}-{prompt_length(window)}-{fingerprint(model, window)}"
+        )
         try:
             Reference.load(place)
         except (FileNotFoundError, ValueError):

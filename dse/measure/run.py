@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -172,6 +173,7 @@ def _header(job: Job, algorithm: Algorithm, context: int, chosen: Sequence[Windo
             "scales": _sha256(job.scales),
             **({} if table is None else {algorithm.needs: checksum(table)}),
             **({} if job.phase == "decode" else {"phase": job.phase}),
+            **({} if (engine := _model(job).engine) == "numpy" else {"engine": engine}),
         },
         sort_keys=True,
     )
@@ -212,8 +214,10 @@ def _unordered(jobs: int, tasks: Sequence[Any]) -> Iterable[Any]:
     return Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks) if tasks else ()
 
 
-def measure(job: Job, jobs: int, progress: Progress) -> Profile:
-    """Measure what is missing, then pack every shard of the job into a profile.
+def measure(
+    job: Job, jobs: int, progress: Progress, remark: Callable[[str], None] = lambda _: None
+) -> Profile:
+    """Measure what is missing, then `pack` every shard of the job into a profile.
 
     Interrupting loses only the settings under way; calling it again continues.
 
@@ -260,7 +264,7 @@ def measure(job: Job, jobs: int, progress: Progress) -> Profile:
         for number in _unordered(jobs, [delayed(_measure_one)(job, n, context, folders) for n in missing]):
             finished += 1
             progress(f"context {context}: {job.settings[number].name}", finished, total)
-    return pack(job)
+    return pack(job, remark)
 
 
 def check_widths(algorithm: Algorithm) -> None:
@@ -293,48 +297,80 @@ def _belongs(job: Job, path: Path) -> tuple[Algorithm, int, Score] | None:
     return None if result is None else (algorithm, context, result)
 
 
-def _collect(job: Job) -> tuple[list[Algorithm], list[int], dict[tuple[int, int], Score]]:
+@dataclass
+class _Collected:
+    """Shards of one measurement.
+
+    Attributes:
+        settings: the job's first, in its order.
+        windows: context -> windows of text behind every result of it, ascending.
+        results: by (setting, context).
+        left_out: context -> settings measured there over other numbers of windows only.
+    """
+
+    settings: list[Algorithm]
+    windows: dict[int, int]
+    results: dict[tuple[int, int], Score]
+    left_out: dict[int, int]
+
+
+def _collect(job: Job) -> _Collected:
     """Every shard in the folder that was measured on the job's material, whichever run measured it.
 
-    Of a context that was measured over different numbers of windows, the largest number counts.
-
-    Returns: settings (the job's first, in its order), contexts ascending, and results by (setting, context).
+    Figures of one context compare only over the same windows. Where shards of a context differ in number, the
+    job's own number counts at its own contexts, elsewhere the largest.
     """
     mine = [one for path in _shards(job).glob("*.npz") if (one := _belongs(job, path)) is not None]
-    most: dict[int, int] = {}
-    for _, context, result in mine:
-        most[context] = max(most.get(context, 0), len(result.nll))
-    mine = [one for one in mine if len(one[2].nll) == most[one[1]]]
     mine.sort(key=lambda one: (one[0].name, setting_key(one[0].name, one[0].settings), one[1]))
+    counts: dict[int, set[int]] = {}
+    for _, context, result in mine:
+        counts.setdefault(context, set()).add(len(result.nll))
+    windows = {
+        c: job.count if c in job.contexts and job.count in found else max(found)
+        for c, found in sorted(counts.items())
+    }
     settings = list(job.settings)
     place = {setting_key(a.name, a.settings): i for i, a in enumerate(settings)}
-    found: dict[tuple[int, int], Score] = {}
+    results: dict[tuple[int, int], Score] = {}
+    others: set[tuple[int, int]] = set()
     for algorithm, context, result in mine:
         key = setting_key(algorithm.name, algorithm.settings)
         if key not in place:
             place[key] = len(settings)
             settings.append(algorithm)
-        found[place[key], context] = result
-    return settings, sorted(most), found
+        if len(result.nll) == windows[context]:
+            results[place[key], context] = result
+        else:
+            others.add((place[key], context))
+    left_out = Counter(context for setting, context in others - results.keys())
+    return _Collected(settings, windows, results, dict(left_out))
 
 
-def pack(job: Job) -> Profile:
+def pack(job: Job, remark: Callable[[str], None] = lambda _: None) -> Profile:
     """The profile of all shards in the job's folder that were measured on its material, this run or earlier.
+
+    `remark` is told what is left out because it was measured over another number of windows.
 
     Raises:
         BadInput: there is no such shard.
     """
     model = _model(job)
-    settings, contexts, found = _collect(job)
+    collected = _collect(job)
+    settings, found, contexts = collected.settings, collected.results, list(collected.windows)
     rows = sorted({number for number, _ in found})
     if not rows:
         raise BadInput(f"{job.output}: no shard of this measurement; run it first")
+    for context, missing in collected.left_out.items():
+        remark(
+            f"context {context}: {missing} settings measured over other than {collected.windows[context]} windows "
+            "are left out of the profile; their shards stay (measure them over as many, or pack with --windows N)"
+        )
     shape = (len(rows), len(contexts))
     first = next(iter(found.values()))
     counters = np.full((*shape, *first.counters.shape), np.nan, np.float32)
     histograms = np.full((*shape, *first.histograms.shape), np.nan, np.float32)
     metrics = np.full((*shape, len(ACCURACY)), np.nan)
-    counts = {context: len(result.nll) for (_, context), result in found.items()}
+    counts = collected.windows
     window_nll = np.full((*shape, max(counts.values())), np.nan)
     perplexity = np.full(len(contexts), np.nan)
     tiles: FloatArray | None = None

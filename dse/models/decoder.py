@@ -124,6 +124,7 @@ class Decoder:
         self.context = context
         self.name = name
         self.sha256 = sha256
+        self.engine = "numpy"
         self._make_tokenizer = make_tokenizer
         self._epsilon = np.float32(norm_epsilon)
         self._gelu = activation == "gelu"

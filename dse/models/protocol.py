@@ -35,6 +35,8 @@ class Model(Protocol):
     name: str
     sha256: str
     """Of the weights."""
+    engine: str
+    """What computes it: results of different engines are kept apart."""
     shape: ModelShape
     vocabulary: int
     windows: tuple[int, ...]

@@ -100,6 +100,7 @@ class TransformersModel:
         """
         self.name = name
         self.sha256 = sha256
+        self.engine = "transformers"
         self._network = network.eval()
         self._base = _without_head(network)
         self._tokenizer = tokenizer

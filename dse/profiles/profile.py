@@ -26,6 +26,7 @@ from dse.profiles.schema import (
     MAX_CHUNKS,
     QUERY_TILES,
     SCHEMA_VERSION,
+    SCOPES,
     KnobValue,
     ModelShape,
     Provenance,
@@ -105,7 +106,8 @@ class Profile:
     def at_tile(self, tile: int) -> Profile:
         """The same profile with `counters` as they are when `tile` consecutive queries share their fetches.
 
-        Work stays as it is. BadInput when that tile was not measured.
+        Metadata (sorted keys, page summaries) is shared as the keys it describes: exactly so where all of it is
+        read, and an estimate where a search decides what is. Work stays as it is. BadInput when that tile was not measured.
         """
         if tile == 1:
             return replace(self, tile_counters=None)
@@ -115,7 +117,13 @@ class Profile:
                 f"query tile {tile}: profile {self.name!r} ({self.phase}) does not hold it; it holds {have}"
             )
         counters = self.counters.copy()
+        alone = {scope: counters[..., COLUMN[f"{scope}.k_rows_0"]].copy() for scope in SCOPES}
         counters[..., TILE_COLUMNS] = self.tile_counters[:, :, QUERY_TILES.index(tile)]
+        for scope, rows in alone.items():
+            shared = counters[..., COLUMN[f"{scope}.k_rows_0"]]
+            counters[..., COLUMN[f"{scope}.meta_read_bytes"]] *= np.divide(
+                shared, rows, out=np.ones_like(rows), where=rows > 0
+            )
         return replace(self, counters=counters, tile_counters=None)
 
     def counter(self, name: str) -> FloatArray:

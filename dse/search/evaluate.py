@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dse.cost.price import BOUNDS
 from dse.errors import BadInput, nearest
 from dse.hardware.parameters import PARAMETERS, check_value
 from dse.profiles.lookup import resolve
@@ -28,12 +29,15 @@ class Evaluator:
 
     Args:
         pricer: as for `dse.search.sweep.sweep`.
+
+    Attributes:
+        limits: the space's constraints, and that a batch fits in memory.
     """
 
     def __init__(self, space: Space, pricer: Pricer | None = None) -> None:
-        from dse.search.sweep import _Run
+        from dse.search.sweep import _Run, with_memory
 
-        self.space = space
+        self.space, self.limits = space, with_memory(space.constraints)
         self._run = _Run(space, pricer, 1, "loky", None, False, None)
 
     def __call__(self, points: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -66,7 +70,7 @@ class Evaluator:
         (chunk,) = run._chunks(name, found)
         chunk = replace(chunk, grid=Grid({k: (v,) for k, v in design.items()}))
         first = np.zeros(1, dtype=np.intp)
-        names = [m for m in METRICS if m != RIVAL]
+        names = [*(m for m in METRICS if m != RIVAL), "bound"]
         metrics = run.meter.measure(chunk.rows, chunk.grid.rows(first), names, 1)
         row: dict[str, Any] = {
             "point": chunk.identities(run.identity, first, first)[0],
@@ -74,7 +78,8 @@ class Evaluator:
             "accuracy": found.sources[0].status,
             **{m: float(np.asarray(v).reshape(-1)[0]) for m, v in metrics.items()},
         }
-        row["feasible"] = not any(breaks(row[m], x) for m, x in space.constraints.items() if m != RIVAL)
+        row["bound"] = BOUNDS[int(row["bound"])]
+        row["feasible"] = not any(breaks(row[m], x) for m, x in self.limits.items() if m != RIVAL)
         return row
 
 
@@ -91,7 +96,7 @@ def evaluate(
 
     Returns:
         ``point`` (the id it has in a front.csv of the same space), ``algorithm``, ``accuracy`` (``measured`` or
-        ``interpolated``), every metric, and ``feasible``. `speedup_best_dense` is known only after a sweep of
+        ``interpolated``), every metric, ``bound`` and ``feasible``. `speedup_best_dense` is known only after a sweep of
         dense attention: it is left out, as a constraint too.
 
     Raises:

@@ -17,7 +17,6 @@ import numpy as np
 
 from dse.cost.price import BOUNDS
 from dse.cost.statistics import statistics_from
-from dse.cost.workload import Workload
 from dse.errors import BadInput
 from dse.hardware.parameters import PARAMETERS
 from dse.profiles.lookup import Grid, Selection, select
@@ -236,7 +235,9 @@ def match(
     """
     check_confirmation(space, confirmation)
     picks, found = choose(space, budgets, jobs=jobs, engine=engine, progress=progress, command=command)
-    selections = _look_up(picks, confirmation, space.workload.context)
+    w = space.workload
+    shared = confirmation.at_tile(w.query_tile) if w.phase == "prefill" else confirmation
+    selections = _look_up(picks, shared, w.context)
     meter = _meter(space, found)
     judged = [_judge(space, meter, pick, s) for pick, s in zip(picks, selections, strict=True)]
     rows: list[Judged] = []
@@ -248,11 +249,12 @@ def match(
         alike = {j.pick.algorithm: _alike(j.pick.algorithm, here) for j in members}
         together = groups(sorted(alike, key=lambda a: _loss_of(members, a)), alike)
         dense = next((j for j in members if j.pick.algorithm == DENSE), None)
-        latency = dense.figures["latency_s"] if dense else float("nan")
-        for j in sorted(members, key=lambda j: j.figures["latency_s"]):
+        rival = dense.figures["speedup"] if dense else float("nan")
+        # By speedup, not by the time of a step: batches may differ.
+        for j in sorted(members, key=lambda j: -j.figures["speedup"]):
             name = j.pick.algorithm
             letters = "".join(chr(ord("a") + i) for i, group in enumerate(together) if name in group)
-            gain = latency / j.figures["latency_s"]
+            gain = j.figures["speedup"] / rival
             rows.append(replace(j, gain=gain, alike=alike[name], letters=letters))
     reached = {(p.budget, p.algorithm) for p in picks}
     every = itertools.product(sorted(set(budgets)), space.algorithms)
@@ -343,10 +345,8 @@ def _look_up(picks: Sequence[Pick], confirmation: Profile, context: int) -> list
 def _meter(space: Space, found: SweepResult) -> Meter:
     from dse.cost.price import price
 
-    w, base = space.workload, found.info["baseline"]
-    baseline = BaselinePrice(*(float(base[n]) for n in ("latency_s", "energy_j", "dram_bytes", "rest_s")))
-    workload = Workload(phase=w.phase, context=w.context, batch=w.batch)
-    return Meter(price, workload, dict(space.components), baseline)
+    baseline = BaselinePrice.read(found.info["baseline"])
+    return Meter(price, space.workload.priced(), dict(space.components), baseline)
 
 
 def _judge(space: Space, meter: Meter, pick: Pick, selection: Selection) -> Judged:

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dse.cost.processor import price_processor
-from dse.cost.workload import Workload
 from dse.profiles.error import leave_one_out
 from dse.profiles.profile import canonical
 from dse.search.front import hypervolume
@@ -60,7 +59,7 @@ def front_table(
     knobs = [f"{a}.{knob}" for a, spec in space.algorithms.items() for knob in spec.knobs]
     hardware = [c for c in front.columns if c.startswith("hardware.")]
     first = ["point", "algorithm", "on_front", "ties", "accuracy"]
-    metrics = [*METRICS, "rest_s", "rest_energy_j", "best_dense_as_accurate", "bound"]
+    metrics = [*METRICS, "best_dense_as_accurate", "bound"]
     for column in knobs:
         if column not in front:
             front[column] = None
@@ -103,7 +102,7 @@ def _rows(
     setting, design = found.setting[here] - chunk.first, found.design[here]
     if not len(here):
         return pd.DataFrame()
-    names = [*METRICS, "rest_s", "rest_energy_j", "best_dense_as_accurate", "bound"]
+    names = [*METRICS, "best_dense_as_accurate", "bound"]
     hardware = chunk.grid.rows(design)
     metrics = meter.measure(chunk.rows.take(setting), hardware, names, 1)
     sources = space.resolutions[chunk.algorithm].sources
@@ -208,6 +207,7 @@ def summary(
         "context": about["context"],
         "mean_context": about["mean_context"],
         "grouped": space.workload.grouped,
+        "workload": about["workload"],
         "profile": about["profile"],
         "notes": about["notes"],
         "versions": versions(),
@@ -321,6 +321,7 @@ def describe(space: Space) -> dict[str, Any]:
         },
         "baseline": baseline,
         "profile": {"name": space.profile.name, "checksum": space.profile.checksum},
+        "workload": space.workload.plain(),
         "context": space.workload.context,
         "mean_context": mean_context(space),
         "notes": notes,
@@ -340,9 +341,8 @@ def _describe_baseline(space: Space) -> tuple[dict[str, Any], list[str]]:
         about = {"algorithm": base.algorithm, "knobs": dict(base.knobs), "hardware": dict(base.hardware)}
         return about, notes
     w = space.workload
-    workload = Workload(phase=w.phase, context=w.context, batch=w.batch)
-    price = price_processor(base.processor, space.profile.shape, mean_context(space), workload, w.grouped)
-    share = price.attention.launch_s / price.latency_s if price.latency_s > 0 else 0.0
+    price = price_processor(base.processor, space.profile.shape, mean_context(space), w.priced(), w.grouped)
+    share = price.attention.launch_s / price.attention_s if price.attention_s > 0 else 0.0
     if share > LAUNCH_BOUND:
         launch = base.processor.entries["launch_us"]
         notes.append(

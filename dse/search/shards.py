@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dse.hardware.parameters import HardwareValue
+from dse.hardware.parameters import PARAMETERS, HardwareValue
 from dse.profiles.schema import KnobValue
 from dse.search.front import nondominated, one_per_vector, settled
-from dse.search.metrics import Meter, Rows
+from dse.search.metrics import PACE, Meter, Rows
 from dse.space.definition import Limits
 
 FloatArray = NDArray[np.float64]
@@ -127,7 +127,9 @@ class Identity:
     def __call__(
         self, algorithm: str, knobs: Mapping[str, KnobValue], design: Mapping[str, HardwareValue]
     ) -> str:
-        content = [self.context, algorithm, _plain(knobs), _plain(design)]
+        # Parameters that a design leaves at their defaults say nothing: newer ones change no older point's id.
+        stated = {k: v for k, v in design.items() if v != PARAMETERS[k].default}
+        content = [self.context, algorithm, _plain(knobs), _plain(stated)]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -160,7 +162,7 @@ class Found:
         infeasible: points that break any constraint; `broken` counts them per constraint.
         closest: (summed relative violation, metric -> value) of the point that breaks the constraints least,
             of blocks where nothing fits.
-        fastest: setting -> smallest feasible latency (dense only).
+        fastest: setting -> smallest feasible `PACE` (dense only).
         excluded: points that were not evaluated, by what proves that they cannot be on the front.
     """
 
@@ -210,12 +212,12 @@ class Chunk:
 
 
 def fastest_latencies(chunk: Chunk, blocks: Sequence[Ranges], meter: Meter, goal: Goal) -> dict[int, float]:
-    """Setting number -> smallest latency of a feasible point; infinite where none is."""
+    """Setting number -> smallest `PACE` of a feasible point; infinite where none is."""
     best: dict[int, float] = {}
     for ranges in blocks:
-        metrics, shape, _ = _measure(chunk, ranges, meter, ["latency_s", *goal.constraints])
+        metrics, shape, _ = _measure(chunk, ranges, meter, [PACE, *goal.constraints])
         feasible = _feasible(metrics, shape, goal.constraints)[0]
-        _note_fastest(best, chunk.first + ranges[0][0], metrics["latency_s"], feasible)
+        _note_fastest(best, chunk.first + ranges[0][0], metrics[PACE], feasible)
     return best
 
 
@@ -266,7 +268,7 @@ def _note_fastest(
 def _search_block(chunk: Chunk, ranges: Ranges, meter: Meter, goal: Goal, identity: Identity) -> Found:
     names = [*goal.objectives, *goal.constraints, "area_mm2", "energy_j"]
     if chunk.rows.is_dense:
-        names.append("latency_s")
+        names.append(PACE)
     metrics, shape, _ = _measure(chunk, ranges, meter, names)
     points = math.prod(shape)
     feasible, broken = _feasible(metrics, shape, goal.constraints)
@@ -286,7 +288,7 @@ def _search_block(chunk: Chunk, ranges: Ranges, meter: Meter, goal: Goal, identi
     result.evaluated, result.infeasible = points, points - fits
     result.broken = {name: count for name, count in broken.items() if count}
     if chunk.rows.is_dense:
-        _note_fastest(result.fastest, chunk.first + ranges[0][0], metrics["latency_s"], feasible)
+        _note_fastest(result.fastest, chunk.first + ranges[0][0], metrics[PACE], feasible)
     if not fits:
         result.closest = _closest(metrics, shape, goal.constraints)
         return result

@@ -7,16 +7,19 @@ import json
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dse.cost.ledger import Ledger
+from dse.cost.machine import machine
+from dse.cost.model import memory_fill, sequences
 from dse.cost.processor import price_processor
 from dse.cost.statistics import Statistics, statistics_from
-from dse.cost.workload import Workload
 from dse.errors import DseError
 from dse.profiles.lookup import Resolution, Selection, take
 from dse.profiles.profile import ACCURACY_COLUMN
@@ -71,6 +74,9 @@ FIRST = np.zeros(1, dtype=np.intp)
 
 CLASSES = 4
 """Load classes of a price, see `dse.cost.statistics`."""
+
+FILL = "memory_fill"
+"""Bytes held over capacity: a batch that does not fit cannot run, whatever a space asks for."""
 
 Progress = Callable[[int, int], None]
 FloatArray = NDArray[np.float64]
@@ -136,7 +142,7 @@ def sweep(
     if not any(len(f.costs) for f in found.values()):
         if keep is not None:
             clear(keep)
-        raise DseError(_nothing_fits(space, found, total))
+        raise DseError(_nothing_fits(space, run.goal.constraints, found, total))
     keep_global = _on_front(found)
     front = front_table(space, run.meter, run.chunks, found, keep_global, run.identity)
     seconds = time.perf_counter() - started
@@ -144,6 +150,13 @@ def sweep(
         space, found, front, seconds=seconds, seed=seed, command=command, baseline=run.meter.baseline
     )
     return SweepResult(space.without_profile(), front, info)
+
+
+def with_memory(constraints: Mapping[str, Limits]) -> dict[str, Limits]:
+    """The constraints, and that a batch fits in memory."""
+    own = constraints.get(FILL, Limits())
+    high = 1.0 if own.high is None else min(own.high, 1.0)
+    return {**constraints, FILL: Limits(own.low, high)}
 
 
 def _price() -> Pricer:
@@ -165,21 +178,31 @@ class _Run:
         skip: bool,
         keep: Path | None,
     ) -> None:
-        w = space.workload
         self.space, self.jobs, self.engine, self.progress, self.skip = space, jobs, engine, progress, skip
         self.keep = keep
-        workload = Workload(phase=w.phase, context=w.context, batch=w.batch)
-        self.widths = DenseWidths(space.profile, w.context)
-        self.chunks = {name: list(self._chunks(name, r)) for name, r in space.resolutions.items()}
-        self.goal = Goal(
-            dict(space.objectives), dict(space.constraints), frozenset(space.objectives) & frozenset(ACCURACY)
-        )
+        self.widths = DenseWidths(space.profile, space.workload.context)
         self.identity = Identity(json.dumps([SCHEMA, _shared(space)], sort_keys=True))
         blank = BaselinePrice(math.nan, math.nan, math.nan, math.nan)
-        meter = Meter(_price() if pricer is None else pricer, workload, dict(space.components), blank)
+        priced = _price() if pricer is None else pricer
+        meter = Meter(priced, space.workload.priced(), dict(space.components), blank)
         self.meter = replace(meter, baseline=self._baseline(meter))
-        large = space.size > APART_POINTS
-        self.apart = pricer is None and large and can_hunt(self.goal) and self._comes_apart()
+        self.product = pricer is None
+
+    @cached_property
+    def chunks(self) -> dict[str, list[Chunk]]:
+        """Algorithm -> its settings; a search that picks single points needs none of them."""
+        return {name: list(self._chunks(name, r)) for name, r in self.space.resolutions.items()}
+
+    @cached_property
+    def goal(self) -> Goal:
+        objectives = self.space.objectives
+        return Goal(dict(objectives), self._limits(), frozenset(objectives) & frozenset(ACCURACY))
+
+    @cached_property
+    def apart(self) -> bool:
+        """Whether prices are taken apart."""
+        large = self.space.size > APART_POINTS
+        return self.product and large and can_hunt(self.goal) and self._comes_apart()
 
     def _comes_apart(self) -> bool:
         """Whether the price of every algorithm can be taken apart (tried on its first setting)."""
@@ -190,6 +213,24 @@ class _Run:
         except Inseparable:
             return False
         return True
+
+    def _limits(self) -> dict[str, Limits]:
+        """The space's constraints, and that a batch fits in memory, where some point's would not."""
+        known = self.space.constraints
+        return with_memory(known) if FILL in known or self._overfull() else dict(known)
+
+    def _overfull(self) -> bool:
+        """Whether the batch of some point exceeds its memory, by the product's own price."""
+        if not self.product:
+            return False
+        workload = self.meter.workload
+        for chunk in itertools.chain(*self.chunks.values()):
+            designs = machine(chunk.grid.block(tuple((0, n) for n in chunk.grid.shape)), self.meter.overrides)
+            ledger = Ledger(chunk.rows.stats, designs.ndim, workload)
+            batch = sequences(ledger, designs, workload)
+            if (memory_fill(ledger, designs, workload, batch) > 1.0).any():
+                return True
+        return False
 
     def _statistics(self, selection: Selection) -> Statistics:
         shape, grouped = self.space.profile.shape, self.space.workload.grouped
@@ -220,7 +261,7 @@ class _Run:
             n = mean_context(self.space)
             shape, grouped = self.space.profile.shape, self.space.workload.grouped
             theirs = price_processor(processor, shape, n, meter.workload, grouped)
-            return BaselinePrice(theirs.latency_s, theirs.energy_j, theirs.dram_bytes, theirs.rest_s)
+            return BaselinePrice(*(getattr(theirs, f.name) for f in fields(BaselinePrice)))
         selection = self.space.baseline_rows()
         rows = Rows(
             self._statistics(selection),
@@ -230,7 +271,7 @@ class _Run:
             True,
         )
         design = dict(self.space.baseline.hardware)
-        names = ("latency_s", "energy_j", "dram_bytes", "rest_s")
+        names = tuple(f.name for f in fields(BaselinePrice))
         found = meter.measure(rows, design, names, 1)
         return BaselinePrice(*(float(found[name].reshape(-1)[0]) for name in names))
 
@@ -277,7 +318,8 @@ class _Run:
             if algorithms is not None and name not in algorithms:
                 continue
             known = np.empty((0, len(goal.objectives)))
-            if self.apart and self.skip and self.space.designs(name) > SEED_DESIGNS:
+            # Seeds rule out; without skipping they only keep what cannot last from being compared.
+            if self.apart and self.space.designs(name) > SEED_DESIGNS:
                 known = self._seeds(chunks, goal)
             for chunk in chunks:
                 tasks += self._cut(chunk, goal, known)
@@ -407,13 +449,10 @@ def _groups(chunk: Chunk) -> Iterator[tuple[Ranges, ...]]:
 
 
 def _shared(space: Space) -> dict[str, Any]:
-    w = space.workload
+    workload = space.workload.plain()
     return {
-        "profile": w.profile_sha256,
-        "phase": w.phase,
-        "context": w.context,
-        "batch": w.batch,
-        "grouped": w.grouped,
+        "profile": workload.pop("profile_sha256"),
+        **{key: value for key, value in workload.items() if key != "profile"},
         "components": dict(space.components),
     }
 
@@ -425,14 +464,14 @@ def _on_front(found: Mapping[str, Found]) -> dict[str, NDArray[np.bool_]]:
     return dict(zip(found, np.split(good, ends[:-1]), strict=True))
 
 
-def _nothing_fits(space: Space, found: Mapping[str, Found], total: int) -> str:
+def _nothing_fits(space: Space, limits: Mapping[str, Limits], found: Mapping[str, Found], total: int) -> str:
     broken: dict[str, int] = {}
     for f in found.values():
         for name, count in f.broken.items():
             broken[name] = broken.get(name, 0) + count
     counts = ", ".join(f"{name} by {count}" for name, count in sorted(broken.items(), key=lambda x: -x[1]))
     algorithm, nearest_one = min(found.items(), key=lambda x: x[1].closest[0])
-    excess = "; ".join(_excess(n, v, space.constraints[n]) for n, v in nearest_one.closest[1].items())
+    excess = "; ".join(_excess(n, v, limits[n]) for n, v in nearest_one.closest[1].items())
     closest = f"; the closest point ({algorithm}) has {excess}" if excess else ""
     return f"space {space.name!r}: none of {total} points satisfies the constraints: {counts} points{closest}"
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from dse.cost.workload import LARGEST, Workload
 from dse.errors import BadInput
 from dse.hardware.parameters import PARAMETERS, HardwareValue
 from dse.hardware.processors import Processor
@@ -20,6 +21,12 @@ from dse.profiles.schema import KnobValue
 SCHEMA = 1
 """Version of the space's TOML form."""
 
+MOST = "max"
+"""The batch that stands for the largest that fits in memory."""
+
+QUERY_TILE = 64
+"""Consecutive queries of a prompt that share a fetch, where a space does not say."""
+
 DENSE = "dense"
 """The algorithm every other one is compared with."""
 
@@ -29,14 +36,51 @@ HardwareAxes = Mapping[str, tuple[HardwareValue, ...]]
 
 @dataclass(frozen=True)
 class WorkloadSpec:
-    """What is run: the profile (name or path), phase, context bucket, sequences per batch, shared fetches."""
+    """What is run.
+
+    Attributes:
+        profile: name or path.
+        context: bucket of it. batch: sequences taken together, or `MOST`.
+        grouped: whether query heads share the fetches of their KV head.
+        scope: ``attention`` or the whole ``model``. query_tile: 1 in decode.
+    """
 
     profile: str
     phase: str = "decode"
     context: int = 1024
-    batch: int = 1
+    batch: int | str = 1
     grouped: bool = True
     profile_sha256: str = ""
+    scope: str = "attention"
+    query_tile: int = 1
+
+    def priced(self) -> Workload:
+        """As prices take it."""
+        batch = LARGEST if isinstance(self.batch, str) else self.batch
+        return Workload(self.phase, self.context, batch, self.scope, self.query_tile)
+
+    def words(self) -> str:
+        """What is run, in words: `prefill in tiles of 64, context 1024, batch 8, whole model`."""
+        tiles = f" in tiles of {self.query_tile}" if self.phase == "prefill" else ""
+        batch = "the largest batch that fits" if self.batch == MOST else f"batch {self.batch}"
+        whole = ", whole model" if self.scope == "model" else ""
+        return f"{self.phase}{tiles}, context {self.context}, {batch}{whole}"
+
+    def plain(self) -> dict[str, Any]:
+        """The table ``[workload]``; keys that came later are left out where they say what always was."""
+        table: dict[str, Any] = {
+            "profile": self.profile,
+            "profile_sha256": self.profile_sha256,
+            "phase": self.phase,
+            "context": self.context,
+            "batch": self.batch,
+            "grouped": self.grouped,
+        }
+        if self.scope != "attention":
+            table["scope"] = self.scope
+        if self.phase == "prefill":
+            table["query_tile"] = self.query_tile
+        return table
 
 
 @dataclass(frozen=True)
@@ -71,11 +115,16 @@ class Baseline:
         widths = [f"{float(self.knobs[name]):g}" for name in ("k_bits", "v_bits") if name in self.knobs]
         return f"{self.algorithm}, {'/'.join(dict.fromkeys(widths))}-bit" if widths else self.algorithm
 
-    def plain(self) -> dict[str, Any]:
-        """The table ``[baseline]`` in full: reading it needs neither a preset nor a processor's file."""
+    def plain(self, usual: Collection[str] = ()) -> dict[str, Any]:
+        """The table ``[baseline]`` in full: reading it needs neither a preset nor a processor's file.
+
+        Args:
+            usual: parameters that the space leaves at their defaults; where this design does too, it says nothing.
+        """
         if self.processor is not None:
             return {"processor": self.processor.name, "parameters": self.processor.values}
-        return {"algorithm": self.algorithm, **self.knobs, "hardware": dict(self.hardware)}
+        hardware = {k: v for k, v in self.hardware.items() if k not in usual or v != PARAMETERS[k].default}
+        return {"algorithm": self.algorithm, **self.knobs, "hardware": hardware}
 
 
 @dataclass(frozen=True)
@@ -98,7 +147,8 @@ class Space:
         components: component constants that replace the shipped ones.
         notes: what was filled in, one line each.
         overridden: whether ``--set`` changed the file.
-        table: the profile; None where a space was only read back, which then cannot be sized or swept.
+        table: the profile, in prefill with fetches as its query tile shares them; None where a space was only read
+            back, which then cannot be sized or swept.
     """
 
     name: str
@@ -167,7 +217,6 @@ class Space:
 
     def plain(self) -> dict[str, Any]:
         """The space as the table that its TOML form holds; loading it gives an equal space."""
-        w = self.workload
         objectives: dict[str, Any] = {
             "maximize": [m for m, up in self.objectives.items() if up],
             "minimize": [m for m, up in self.objectives.items() if not up],
@@ -175,21 +224,16 @@ class Space:
         if self.reference:
             objectives["reference"] = dict(self.reference)
         hardware: dict[str, Any] = {"base": self.base}
-        hardware |= {name: _short(self.hardware[name]) for name in PARAMETERS}
+        # A parameter that is newer than a run and at its default is what that run knew.
+        usual = [name for name, p in PARAMETERS.items() if self.hardware[name] == (p.default,)]
+        hardware |= {name: _short(self.hardware[name]) for name in PARAMETERS if name not in usual}
         if self.hardware_for:
             hardware["for"] = {a: {k: _short(v) for k, v in x.items()} for a, x in self.hardware_for.items()}
         table: dict[str, Any] = {
             "schema": SCHEMA,
             "name": self.name,
             "description": self.description,
-            "workload": {
-                "profile": w.profile,
-                "profile_sha256": w.profile_sha256,
-                "phase": w.phase,
-                "context": w.context,
-                "batch": w.batch,
-                "grouped": w.grouped,
-            },
+            "workload": self.workload.plain(),
             "algorithms": {
                 name: {
                     **({"unmeasured": "skip"} if spec.skip else {}),
@@ -203,7 +247,7 @@ class Space:
                 metric: {k: v for k, v in (("min", x.low), ("max", x.high)) if v is not None}
                 for metric, x in self.constraints.items()
             },
-            "baseline": self.baseline.plain(),
+            "baseline": self.baseline.plain(usual),
         }
         if self.components:
             table["components"] = dict(self.components)

@@ -7,9 +7,10 @@ from typing import Final
 from dse.profiles.schema import ACCURACY
 
 PRICED: Final = (
-    "latency_s", "floor_s", "energy_j", "dram_bytes", "area_mm2", "power_w", "power_chip_w",
+    "latency_s", "floor_s", "energy_j", "dram_bytes", "area_mm2", "power_w", "power_chip_w", "tokens_per_s",
+    "attention_s", "attention_energy_j", "rest_s", "rest_energy_j", "batch", "batch_limit", "memory_fill",
 )  # fmt: skip
-"""Computed by `dse.cost.price`, attention of one step."""
+"""Computed by `dse.cost.price`: of one step, attention alone or the whole model as the workload's scope says."""
 
 DERIVED: Final = (
     "speedup", "speedup_same_hardware", "speedup_best_dense", "speedup_end_to_end", "attention_share",

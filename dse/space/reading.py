@@ -7,16 +7,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dse.cost.workload import SCOPES
 from dse.errors import BadInput, nearest
 from dse.hardware.parameters import PARAMETERS, HardwareValue, check_value
-from dse.hardware.presets import load_preset, preset_names
+from dse.hardware.presets import load_preset, preset_names, read_preset
 from dse.profiles.lookup import Grid, axes_of
+from dse.profiles.naming import ProfileName
 from dse.profiles.profile import PHASES, Profile
-from dse.profiles.schema import KnobValue
+from dse.profiles.schema import QUERY_TILES, KnobValue
 from dse.profiles.store import load_profile
 from dse.space.against import processor_baseline
 from dse.space.axes import axis_values, scalar
-from dse.space.definition import DENSE, SCHEMA, AlgorithmSpec, Baseline, Space, WorkloadSpec
+from dse.space.definition import (
+    DENSE,
+    MOST,
+    QUERY_TILE,
+    SCHEMA,
+    AlgorithmSpec,
+    Baseline,
+    Space,
+    WorkloadSpec,
+)
 from dse.space.goals import components, constraints, objectives
 from dse.space.shipped import shipped_spaces
 from dse.space.source import Place, apply_overrides, parse, read_text
@@ -74,8 +85,8 @@ def parse_resolved(text: str, file: str) -> Space:
     for section in ("workload", "algorithms", "hardware", "baseline"):
         if section not in table:
             raise (place / section).error("missing; a resolved space has it")
-    workload = _workload(table, place)
-    hardware, hardware_for, base = _hardware(table, place)
+    workload = read_workload(table, place)
+    hardware, hardware_for, base, _ = _hardware(table, place)
     specs = {
         name: AlgorithmSpec(
             {
@@ -112,12 +123,13 @@ def _read(table: dict[str, Any], place: Place, name: str, folder: Path, profile:
     if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
         raise (place / "name").error(f"found {name!r}; use letters, digits, '-', '_' and '.'")
     description = _text(table, place, "description", "")
-    workload = _workload(table, place)
-    hardware, hardware_for, base = _hardware(table, place)
+    workload = read_workload(table, place)
+    hardware, hardware_for, base, constants = _hardware(table, place)
     goals, reference = objectives(table, place)
     tables = _algorithm_tables(table, place)
-    profile = _profile(workload, place, folder) if profile is None else profile
-    workload = _fit(workload, place, profile)
+    if profile is None:
+        profile, workload = _profile(workload, place, folder)
+    workload, profile = _fit(workload, place, profile)
     specs, notes = _algorithms(tables, place, profile, workload.context)
     for algorithm in hardware_for:
         if algorithm not in specs:
@@ -136,7 +148,7 @@ def _read(table: dict[str, Any], place: Place, name: str, folder: Path, profile:
         reference=reference,
         constraints=constraints(table, place),
         baseline=_baseline(table, place, folder, profile, workload.context, hardware, base),
-        components=components(table, place),
+        components={**constants, **components(table, place)},
         notes=notes,
         table=profile,
     )
@@ -171,15 +183,19 @@ def _text(table: Mapping[str, Any], place: Place, key: str, default: str) -> str
     return value
 
 
-def _workload(table: Mapping[str, Any], place: Place) -> WorkloadSpec:
+def read_workload(table: Mapping[str, Any], place: Place) -> WorkloadSpec:
+    """The table ``[workload]``, checked by itself."""
     place = place / "workload"
     if "workload" not in table:
         raise place.error("missing; must be a table with at least profile and context")
     kinds = {
         "profile": str, "phase": str, "context": int, "batch": int, "grouped": bool, "profile_sha256": str,
+        "scope": str, "query_tile": int,
     }  # fmt: skip
     written = place.table(table["workload"], tuple(kinds))
     for key, value in written.items():
+        if key == "batch" and value == MOST:
+            continue
         if type(value) is not kinds[key]:
             what = {str: "text", int: "a whole number", bool: "true or false"}[kinds[key]]
             raise (place / key).error(f"found {value!r}; must be {what}")
@@ -189,23 +205,61 @@ def _workload(table: Mapping[str, Any], place: Place) -> WorkloadSpec:
     workload = WorkloadSpec(**written)
     if workload.phase not in PHASES:
         raise (place / "phase").error(f"found {workload.phase!r}; {nearest(workload.phase, PHASES)}")
-    if not 1 <= workload.batch <= 1_000_000:
-        raise (place / "batch").error(f"found {workload.batch}; must be a whole number from 1 to 1000000")
+    if isinstance(workload.batch, int) and not 1 <= workload.batch <= 1_000_000:
+        raise (place / "batch").error(
+            f'found {workload.batch}; must be a whole number from 1 to 1000000, or "{MOST}" for the largest that fits'
+        )
+    if workload.scope not in SCOPES:
+        raise (place / "scope").error(f"found {workload.scope!r}; {nearest(workload.scope, SCOPES)}")
+    if "query_tile" in written and workload.phase != "prefill":
+        raise (place / "query_tile").error(f"{workload.phase} has one query per sequence; remove the key")
+    if workload.phase != "prefill":
+        return workload
+    if "query_tile" not in written:
+        return replace(workload, query_tile=QUERY_TILE)
+    if workload.query_tile not in QUERY_TILES:
+        known = ", ".join(map(str, QUERY_TILES))
+        raise (place / "query_tile").error(f"found {workload.query_tile}; must be one of {known}")
     return workload
 
 
-def _profile(workload: WorkloadSpec, place: Place, folder: Path) -> Profile:
-    name = workload.profile
-    beside = folder / name
-    is_path = "/" in name or name.endswith(".npz")
+def _profile(workload: WorkloadSpec, place: Place, folder: Path) -> tuple[Profile, WorkloadSpec]:
+    """The profile a workload names, or where that holds another phase, the one of the workload's phase beside it."""
     try:
-        return load_profile(beside if is_path and not Path(name).is_file() and beside.is_file() else name)
+        named = load_profile(_where(workload.profile, folder))
     except BadInput as error:
         raise (place / "workload" / "profile").error(str(error)) from None
+    if named.phase == workload.phase:
+        return named, workload
+    sibling = _of_phase(workload.profile, workload.phase)
+    try:
+        found = load_profile(_where(sibling, folder))
+    except BadInput:
+        return named, workload  # refused by `_fit`, which says what the named one holds
+    return found, replace(workload, profile=sibling)
 
 
-def _fit(workload: WorkloadSpec, place: Place, profile: Profile) -> WorkloadSpec:
-    """The workload with the profile's checksum, if the profile holds its phase and context."""
+def _where(name: str, folder: Path) -> str | Path:
+    """What to load: a shipped name, a path, or the file beside the space."""
+    beside = folder / name
+    is_path = "/" in name or name.endswith(".npz")
+    return beside if is_path and not Path(name).is_file() and beside.is_file() else name
+
+
+def _of_phase(name: str, phase: str) -> str:
+    """The name of a profile of the same model and text in another phase."""
+    folder, slash, last = name.rpartition("/")
+    suffix = ".npz" if last.endswith(".npz") else ""
+    parts = ProfileName.parse(last.removesuffix(suffix))
+    return f"{folder}{slash}{replace(parts, phase=phase)}{suffix}"
+
+
+def _fit(workload: WorkloadSpec, place: Place, profile: Profile) -> tuple[WorkloadSpec, Profile]:
+    """The workload with the profile's checksum, and the profile at the workload's query tile.
+
+    Raises:
+        BadInput: the profile does not hold its phase, context or tile.
+    """
     place = place / "workload"
     if workload.phase != profile.phase:
         raise (place / "phase").error(
@@ -218,7 +272,13 @@ def _fit(workload: WorkloadSpec, place: Place, profile: Profile) -> WorkloadSpec
         raise (place / "profile_sha256").error(
             f"profile {profile.name!r} is not the one this space was run with; remove the key to use it anyway"
         )
-    return replace(workload, profile_sha256=profile.checksum)
+    workload = replace(workload, profile_sha256=profile.checksum)
+    if workload.phase != "prefill":
+        return workload, profile
+    try:
+        return workload, profile.at_tile(workload.query_tile)
+    except BadInput as error:
+        raise (place / "query_tile").error(str(error)) from None
 
 
 def _algorithm_tables(table: Mapping[str, Any], place: Place) -> dict[str, dict[str, Any]]:
@@ -292,7 +352,13 @@ def _dense(profile: Profile, context: int) -> AlgorithmSpec:
 
 def _hardware(
     table: Mapping[str, Any], place: Place
-) -> tuple[dict[str, tuple[HardwareValue, ...]], dict[str, dict[str, tuple[HardwareValue, ...]]], str]:
+) -> tuple[
+    dict[str, tuple[HardwareValue, ...]],
+    dict[str, dict[str, tuple[HardwareValue, ...]]],
+    str,
+    dict[str, float],
+]:
+    """Axes, those of single algorithms, the base's name, and component constants that the base states."""
     place = place / "hardware"
     if "hardware" not in table:
         raise place.error("missing; must be a table with at least base = a preset")
@@ -308,11 +374,14 @@ def _hardware(
             f"missing; must be one of {', '.join(preset_names())} or a path to a preset"
         )
     design: dict[str, HardwareValue] = {n: p.default for n, p in PARAMETERS.items() if p.default is not None}
+    constants: dict[str, float] = {}
     if base is not None and not needed <= set(axes):
         try:
-            design |= load_preset(base)
+            preset = read_preset(base)
         except BadInput as error:
             raise (place / "base").error(str(error).removeprefix("hardware: base: ")) from None
+        design |= preset.design
+        constants = preset.constants
     full = {name: axes.get(name) or (design[name],) for name in PARAMETERS}
     special = {
         algorithm: {
@@ -321,7 +390,7 @@ def _hardware(
         }
         for algorithm, values in per_algorithm.items()
     }
-    return full, special, base or "explicit"
+    return full, special, base or "explicit", constants
 
 
 def _parameter_axis(name: str, written: Any, place: Place) -> tuple[HardwareValue, ...]:

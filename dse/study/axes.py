@@ -113,10 +113,9 @@ class Axis:
     def _number(self) -> dict[tuple[int, float | str], int]:
         return {canonical(v): i for i, v in enumerate(self.values)}
 
-    def nearest(self, value: Value, among: Sequence[int] | None = None) -> int:
-        """Number of the value closest to `value`, of all or of those `among`."""
-        numbers = np.arange(len(self.values)) if among is None else np.asarray(among)
-        return int(numbers[np.abs(self.positions[numbers] - self.position(value)).argmin()])
+    def nearest(self, value: Value) -> int:
+        """Number of the value closest to `value`."""
+        return int(np.abs(self.positions - self.position(value)).argmin())
 
     def number(self, value: Value) -> int | None:
         """Number of exactly this value; None where it is not on the axis."""
@@ -213,16 +212,6 @@ class Settings:
             groups.setdefault(others, []).append(form)
         return any(len(g) > 1 and all(f == g[0] for f in g) for g in groups.values())
 
-    def allowed(self, knob: str, chosen: Mapping[str, Value]) -> list[int]:
-        """Numbers of the values of a knob that some setting has beside those chosen already."""
-        fits = np.ones(len(self.knobs), dtype=bool)
-        for column, (name, axis) in enumerate(self.axes.items()):
-            if name in chosen and not axis.free:
-                number = axis.number(chosen[name])
-                fits &= self.codes[:, column] == (-1 if number is None else number)
-        here = list(self.axes).index(knob)
-        return sorted(set(self.codes[fits, here].tolist()))
-
     def nearest(self, wanted: Mapping[str, Value]) -> Mapping[str, Value]:
         """The setting closest to a proposal: fewest other categories, then least way along the numbers."""
         far = np.zeros(len(self.knobs))
@@ -284,9 +273,6 @@ class Layout:
                     free = between and all(canonical(v)[0] == 0 for v in values)
                     own[parameter] = Axis(column, _distinct(values), free)
             self.hardware[name] = own
-        self._owner: dict[str, tuple[str, str]] = {
-            axis.name: (name, knob) for name, s in self.settings.items() for knob, axis in s.axes.items()
-        }
         self._plain = {axis.name: axis for own in self.hardware.values() for axis in own.values()}
 
     @cached_property
@@ -301,9 +287,14 @@ class Layout:
             found |= {axis.name: axis.distribution() for axis in s.axes.values()}
         return found | {name: axis.distribution() for name, axis in self._plain.items()}
 
-    def settle_all(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """A sampler's joint proposal, moved to what exists; knobs that come without their fellows are dropped."""
-        settled: dict[str, Any] = {k: v for k, v in params.items() if k == ALGORITHM}
+    def owned(self, algorithm: str) -> tuple[str, ...]:
+        """Parameters that a point of an algorithm has, besides the choice of it."""
+        axes = (*self.settings[algorithm].axes.values(), *self.hardware[algorithm].values())
+        return tuple(axis.name for axis in axes)
+
+    def settle(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """A proposal, moved to what exists: measured settings, listed values."""
+        settled = dict(params)
         for s in self.settings.values():
             wanted = {knob: params[axis.name] for knob, axis in s.axes.items() if axis.name in params}
             if len(wanted) == len(s.axes):
@@ -312,26 +303,6 @@ class Layout:
             if name in params:
                 settled[name] = axis.settle(params[name])
         return settled
-
-    def settle_one(
-        self, name: str, value: Any, chosen: Mapping[str, Any], draw: np.random.Generator
-    ) -> Any:
-        """A sampler's proposal for one parameter, given those the trial has already."""
-        if name in self._plain:
-            return self._plain[name].settle(value)
-        if name not in self._owner:
-            return value
-        algorithm, knob = self._owner[name]
-        s = self.settings[algorithm]
-        axis = s.axes[knob]
-        if axis.free:
-            return value
-        before = {k: chosen[a.name] for k, a in s.axes.items() if a.name in chosen}
-        allowed = s.allowed(knob, before) or list(range(len(axis.values)))
-        if not axis.numeric:
-            number = axis.number(value)
-            return axis.values[number if number in allowed else int(draw.choice(allowed))]
-        return axis.values[axis.nearest(value, allowed)]
 
     def suggest(self, trial: Suggests, flat: bool) -> dict[str, Any]:
         """Ask a trial for its parameters.
@@ -393,10 +364,11 @@ class Layout:
 
     def listed(self, number: int) -> dict[str, Any]:
         """Parameters of the point with a number below the sum of `sizes`."""
-        for name, size in self.sizes.items():
-            if number < size:
-                break
+        sizes = iter(self.sizes.items())
+        name, size = next(sizes)
+        while number >= size:
             number -= size
+            name, size = next(sizes)
         s, hardware = self.settings[name], self.hardware[name]
         found: dict[str, Any] = {ALGORITHM: name} if len(self.names) > 1 else {}
         for axis in hardware.values():

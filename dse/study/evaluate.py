@@ -11,7 +11,6 @@ import numpy as np
 
 from dse.cost.price import BOUNDS, price
 from dse.cost.statistics import statistics_from
-from dse.cost.workload import Workload
 from dse.errors import DseError
 from dse.profiles.lookup import Grid, select
 from dse.profiles.profile import Profile, setting_key
@@ -60,9 +59,7 @@ class Evaluation:
         measure: measures what the profile does not hold; None interpolates.
     """
 
-    def __init__(
-        self, space: Space, objectives: Mapping[str, bool], measure: Measure | None = None
-    ) -> None:
+    def __init__(self, space: Space, objectives: Mapping[str, bool], measure: Measure | None = None) -> None:
         self.space, self.objectives, self.measure = space, objectives, measure
         self._evaluator = Evaluator(space)
         self._grids: dict[str, Grid] = {}
@@ -79,7 +76,7 @@ class Evaluation:
         if self.measure is not None and not self._known(point):
             evaluator = self._with_measured(point)
         frame: pd.DataFrame = evaluator([point.columns()])
-        row: dict[str, Any] = frame.to_dict("records")[0]
+        row = {str(k): v for k, v in frame.to_dict("records")[0].items()}
         if RIVAL in {*self.objectives, *self.space.constraints}:
             row[RIVAL] = self.against_dense(row)[0]
         return row
@@ -121,9 +118,7 @@ class Evaluation:
         knobs = {k: [v] for k, v in point.knobs.items()}
         selection = select(table, point.algorithm, knobs, w.context, defaults={})
         stats = statistics_from(selection, table.shape, selection.mean_context, w.grouped, CLASSES)
-        workload = Workload(phase=w.phase, context=w.context, batch=w.batch)
-        wanted = ("bound", "rest_s", "rest_energy_j")
-        found = price(stats, design, workload, wanted, dict(space.components))
+        found = price(stats, design, w.priced(), ("bound",), dict(space.components))
         row = self.row(point)
         rival, as_accurate = self.against_dense(row)
         pe_count = int(design["lanes"]) * int(design["multipliers"])
@@ -132,7 +127,6 @@ class Evaluation:
             **{f"{point.algorithm}.{k}": v for k, v in point.knobs.items()},
             **{f"hardware.{k}": v for k, v in design.items()},
             "hardware.pe_count": pe_count,
-            **{n: float(np.asarray(found[n]).reshape(-1)[0]) for n in wanted[1:]},
             "bound": BOUNDS[int(np.asarray(found["bound"]).reshape(-1)[0])],
             RIVAL: rival,
             "best_dense_as_accurate": as_accurate,

@@ -8,6 +8,7 @@ the last trial at once thus agree, without a lock, which of them keeps it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import threading
@@ -142,10 +143,8 @@ class Beats:
     def _run(self) -> None:
         count = 0
         while not self._stop.is_set():
-            try:
+            with contextlib.suppress(Exception):  # the storage is gone for a moment: the next step says so
                 self._study.set_user_attr(self._key, count)
-            except Exception:  # the storage is gone for a moment: the worker's own next step says so
-                pass
             count += 1
             self._stop.wait(self._every)
 

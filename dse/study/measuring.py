@@ -113,6 +113,6 @@ def join(profile: Profile, found: Profile, setting: Setting) -> Profile:
         histograms=found.histograms[rows[:1]],
         accuracy=found.accuracy[rows[:1]],
         window_nll=found.window_nll[rows[:1]],
-        **({} if found.tile_counters is None else {"tile_counters": found.tile_counters[rows[:1]]}),
+        tile_counters=None if found.tile_counters is None else found.tile_counters[rows[:1]],
     )
     return merge_profiles(profile, one)

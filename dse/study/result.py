@@ -62,6 +62,7 @@ class StudyResult:
 def result_of(
     plan: Plan,
     seen: Sequence[FrozenTrial],
+    evaluation: Evaluation,
     *,
     asked: int,
     stopped: str,
@@ -81,7 +82,6 @@ def result_of(
     if not good:
         raise DseError(_nothing_fits(plan, done))
     layout = Layout(space, plan.continuous)
-    evaluation = Evaluation(space, plan.objectives, plan.measure)
     places = {t.number: layout.point(t.params, anywhere=plan.measure is not None) for t in done}
     front = front_of(plan, good, places, evaluation)
     table = trial_table(plan, done, places)
@@ -192,7 +192,7 @@ def front_of(
             front[column] = None
     head = ["point", "algorithm", "on_front", "ties", "accuracy"]
     hardware = [*(f"hardware.{n}" for n in space.hardware), "hardware.pe_count"]
-    metrics = [*METRICS, "rest_s", "rest_energy_j", "best_dense_as_accurate", "bound"]
+    metrics = [*METRICS, "best_dense_as_accurate", "bound"]
     known = [*head, *knobs, *hardware, *metrics]
     others = [c for c in front.columns if c not in known and c != "feasible"]
     return front[[*known, *others]].copy()

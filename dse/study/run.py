@@ -15,6 +15,7 @@ from dse.errors import BadInput, DseError, nearest
 from dse.space import load_space
 from dse.space.definition import Space
 from dse.study.axes import Layout
+from dse.study.evaluate import Evaluation
 from dse.study.ledger import Beats, ask, asked, completed, owner, this_worker, withdraw
 from dse.study.result import StudyResult, result_of
 from dse.study.samplers import CONDITIONAL, PointSampler, check_sampler
@@ -112,7 +113,8 @@ def study(
             if warm_start is not None:
                 warm(found, plan, warm_start, trials)
             plan = replace(plan, first=completed(found.get_trials(deepcopy=False)))
-            stopped = _work(found, plan, trials, jobs, progress)
+            evaluation = Evaluation(plan.space, plan.objectives, plan.measure)
+            stopped = _work(found, plan, evaluation, trials, jobs, progress)
             seen = found.get_trials(deepcopy=False)
             wanted = asked(found)
         except optuna.exceptions.StorageInternalError as error:
@@ -126,6 +128,7 @@ def study(
     return result_of(
         plan,
         seen,
+        evaluation,
         asked=wanted,
         stopped=stopped,
         seconds=time.perf_counter() - started,
@@ -227,7 +230,8 @@ def warm(found: optuna.Study, plan: Plan, rows: pd.DataFrame, most: int) -> int:
     sampler = found.sampler
     assert isinstance(sampler, PointSampler)
     layout: Layout = sampler.layout
-    points = [p for p in map(layout.params, rows.to_dict("records")) if p is not None]
+    records = [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")]
+    points = [p for p in map(layout.params, records) if p is not None]
     if not points:
         raise BadInput("--warm-start: none of the run's points is a point of this space")
     if len(points) > most:
@@ -251,7 +255,9 @@ def _firsts(layout: Layout) -> list[int]:
     return numbers
 
 
-def _work(found: optuna.Study, plan: Plan, trials: int, jobs: int, progress: Progress) -> str:
+def _work(
+    found: optuna.Study, plan: Plan, evaluation: Evaluation, trials: int, jobs: int, progress: Progress
+) -> str:
     """Ask for the trials and do them; says why it stopped."""
     entry = ask(found, trials)
     before = {t.number for t in found.get_trials(deepcopy=False) if t.state.name == "COMPLETE"}
@@ -265,7 +271,7 @@ def _work(found: optuna.Study, plan: Plan, trials: int, jobs: int, progress: Pro
                 stack.enter_context(Beats(found, me, plan.grace / 4))
             if jobs > 1:
                 processes, mine = _start(plan, jobs - 1, mine)
-            stopped = Worker(plan, found).run(progress)
+            stopped = Worker(plan, found, evaluation).run(progress)
     finally:
         for process in processes:
             if stopped == "interrupted":
@@ -313,4 +319,4 @@ def _child(plan: Plan, names: Any) -> None:
         found = load(plan, storage)
         if plan.place.kind in ("journal", "grpc"):
             stack.enter_context(Beats(found, me, plan.grace / 4))
-        Worker(plan, found).run()
+        Worker(plan, found, Evaluation(plan.space, plan.objectives, plan.measure)).run()

@@ -7,7 +7,6 @@ so processes that share one never draw the same, and one process alone draws the
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +15,7 @@ import numpy as np
 from optuna.samplers import BaseSampler
 
 from dse.errors import BadInput, nearest
-from dse.study.axes import Layout
+from dse.study.axes import ALGORITHM, Layout, Point
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -31,6 +30,11 @@ in every trial; those of the algorithms not chosen have no effect."""
 
 NEEDS: Final[Mapping[str, tuple[str, str]]] = {"gp": ("torch", "torch"), "cmaes": ("cmaes", "cmaes")}
 """Sampler -> the package it needs beyond Optuna, and what to install."""
+
+KEPT: Final = ("qmc", "gp", "cmaes")
+"""Samplers that are made once per process and asked once per trial."""
+
+REDRAWS: Final = 8
 
 POPULATION: Final = 24
 """Trials of a generation of the genetic samplers: some twenty generations fit the usual budget of 500 trials."""
@@ -74,6 +78,9 @@ def make_sampler(name: str, seed: int) -> BaseSampler:
 class PointSampler(BaseSampler):
     """A sampler whose proposals are moved to points of the space before the trial has them.
 
+    A point that some trial has already teaches nothing: where the sampler is quick it is asked again, up to
+    `REDRAWS` times.
+
     Args:
         name: of `SAMPLERS`.
         seed: of the study.
@@ -82,19 +89,18 @@ class PointSampler(BaseSampler):
 
     def __init__(self, name: str, seed: int, layout: Layout) -> None:
         self.name, self.seed, self.layout = name, seed, layout
-        self._here = threading.local()
-        # The points of a quasi-random sequence belong together: they share one scrambling.
-        self._kept = make_sampler(name, _seed(seed)) if name in ("qmc", "gp") else None
+        # Samplers with a memory of their own are kept; a quasi-random sequence has one scrambling.
+        self._kept = make_sampler(name, _seed(seed)) if name in KEPT else None
+        self._now: tuple[int, BaseSampler] | None = None
         self._size = sum(layout.sizes.values())
+        self._taken: set[Point] = set()
+        self._read: set[int] = set()
 
     def _inner(self, trial: FrozenTrial) -> BaseSampler:
-        if getattr(self._here, "number", None) != trial.number:
-            seed = _seed(self.seed, trial.number)
-            self._here.number = trial.number
-            self._here.draw = np.random.default_rng(seed)
-            self._here.sampler = self._kept or make_sampler(self.name, seed)
-        inner: BaseSampler = self._here.sampler
-        return inner
+        if self._now is None or self._now[0] != trial.number:
+            made = self._kept or make_sampler(self.name, _seed(self.seed, trial.number))
+            self._now = (trial.number, made)
+        return self._now[1]
 
     def reseed_rng(self) -> None:
         """Nothing to do: every trial has a seed of its own."""
@@ -108,23 +114,54 @@ class PointSampler(BaseSampler):
         self._inner(trial).after_trial(study, trial, state, values)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        if self.name == "grid":
-            return self.layout.distributions
-        return self._inner(trial).infer_relative_search_space(study, trial)
+        return self.layout.distributions
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
+        if trial.params or "fixed_params" in trial.system_attrs:
+            return {}  # queued: what it lacks comes one by one
         if self.name == "grid":
             return self.layout.listed(spread(trial.number, self._size, self.seed))
-        found = self._inner(trial).sample_relative(study, trial, search_space)
-        return self.layout.settle_all(found)
+        for other in study.get_trials(deepcopy=False):
+            if other.number not in self._read and other.state.is_finished():
+                self._read.add(other.number)
+                if other.state.name == "COMPLETE":
+                    self._taken.add(self.layout.point(other.params))
+        found: dict[str, Any] = {}
+        for _ in range(1 if self.name in KEPT else REDRAWS):
+            found = self._propose(study, trial)
+            if self.layout.point(found) not in self._taken:
+                break
+        return found
+
+    def _propose(self, study: Study, trial: FrozenTrial) -> dict[str, Any]:
+        """A whole point: what the sampler proposes jointly, the rest one by one, then moved to what exists."""
+        inner, table = self._inner(trial), self.layout.distributions
+        joint = inner.infer_relative_search_space(study, trial)
+        found = inner.sample_relative(study, trial, joint) if joint else {}
+        wanted: dict[str, Any] = {}
+
+        def take(name: str) -> None:
+            if name not in wanted:
+                value = found.get(name)
+                if value is None:
+                    value = inner.sample_independent(study, trial, name, table[name])
+                wanted[name] = value
+
+        if ALGORITHM in table:
+            take(ALGORITHM)
+        names = self.layout.names
+        for owner in (wanted.get(ALGORITHM, names[0]),) if self.name in CONDITIONAL else names:
+            for name in self.layout.owned(owner):
+                take(name)
+        return self.layout.settle(wanted)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        found = self._inner(trial).sample_independent(study, trial, param_name, param_distribution)
-        return self.layout.settle_one(param_name, found, trial.params, self._here.draw)
+        # Only queued trials that lack a parameter come here.
+        return self._inner(trial).sample_independent(study, trial, param_name, param_distribution)
 
 
 def spread(number: int, size: int, seed: int = 0) -> int:

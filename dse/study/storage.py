@@ -117,6 +117,8 @@ def read_place(url: str) -> Place:
 
 def _server(scheme: str, url: str) -> Place:
     form = FORMS[4] if scheme == "grpc" else FORMS[3]
+    if "://" not in url:
+        raise BadInput(f"--storage: must be {form}")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
@@ -181,6 +183,7 @@ def open_storage(place: Place, grace: int) -> BaseStorage:
         BadInput: nothing answers there, or the file cannot be used.
     """
     import optuna.storages as o
+    from optuna.storages.journal import JournalFileBackend
 
     try:
         if place.kind == MEMORY:
@@ -188,8 +191,7 @@ def open_storage(place: Place, grace: int) -> BaseStorage:
         if place.kind == "journal":
             assert place.path is not None
             place.path.parent.mkdir(parents=True, exist_ok=True)
-            backend = o.journal.JournalFileBackend(str(place.path))
-            return o.JournalStorage(backend)
+            return o.JournalStorage(JournalFileBackend(str(place.path)))
         if place.kind == "grpc":
             proxy = o.GrpcStorageProxy(host=place.host, port=place.port)
             proxy.wait_server_ready(timeout=CONNECT_SECONDS)

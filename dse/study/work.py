@@ -103,13 +103,13 @@ class Book:
 class Worker:
     """Takes and completes trials of a study in this process."""
 
-    def __init__(self, plan: Plan, study: Study) -> None:
+    def __init__(self, plan: Plan, study: Study, evaluation: Evaluation) -> None:
         self.plan, self.study = plan, study
         sampler = study.sampler
         assert isinstance(sampler, PointSampler)
         self.layout = sampler.layout
         self.name = this_worker()
-        self.evaluation = Evaluation(plan.space, plan.objectives, plan.measure)
+        self.evaluation = evaluation
         self.book = Book(self.where)
         self.flat = plan.sampler not in CONDITIONAL
         self._size = sum(self.layout.sizes.values())
@@ -177,7 +177,9 @@ class Worker:
         before = np.arange(len(finished)) < len(finished) - self.plan.flat
         usable = np.array(good)
         front = costs[usable][nondominated(costs[usable])]
-        span = np.where(front.max(axis=0) > front.min(axis=0), np.ptp(front, axis=0), np.abs(front).max(axis=0))
+        span = np.where(
+            front.max(axis=0) > front.min(axis=0), np.ptp(front, axis=0), np.abs(front).max(axis=0)
+        )
         reference = (front.max(axis=0) + 0.1 * np.where(span > 0, span, 1.0)).tolist()
         now = hypervolume(costs[usable], reference)
         return now <= hypervolume(costs[usable & before], reference) * (1 + FLAT)

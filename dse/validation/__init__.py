@@ -27,6 +27,7 @@ SYSTEMS: Final[dict[str, tuple[str, str]]] = {
     "top-theta": ("top_theta", "Top-Theta (Berestizshevsky et al., 2025)"),
     "adore": ("adore", "ADORE (Zhang et al., ACL 2024)"),
     "dram": ("dram", "DRAM streams (DRAMsim3)"),
+    "ramulator": ("ramulator", "DRAM streams (Ramulator 2), a second simulator"),
     "sram": ("sram", "SRAM macros (CACTI 7)"),
 }
 

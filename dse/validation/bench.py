@@ -18,6 +18,7 @@ from dse.cost.price import price
 from dse.cost.statistics import Statistics, statistics
 from dse.cost.workload import Workload
 from dse.errors import DseError
+from dse.hardware.components import COMPONENTS
 from dse.hardware.parameters import HardwareValue
 from dse.hardware.presets import load_constants, load_preset
 from dse.profiles.schema import FETCH_COUNTERS, WORK_COUNTERS, Form, ModelShape, counter_columns
@@ -91,6 +92,11 @@ class Work:
         classes = replace(self.shape, layers=1, kv_heads=len(times), query_heads=len(times) * group)
         found = statistics([self.form], table.reshape(1, 1, len(times), -1), classes, self.n, classes=0)
         return replace(found, shape=self.shape, weights=np.asarray([list(times.values())], dtype=np.float64))
+
+
+def general_constants(preset: str) -> dict[str, float]:
+    """The values that the constants of a preset's own have for every other machine."""
+    return {name: COMPONENTS[name].value for name in load_constants(preset)}
 
 
 @dataclass(frozen=True)

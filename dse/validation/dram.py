@@ -79,14 +79,21 @@ def simulated_ns(stream: Mapping[str, str]) -> float:
 
 
 def predicted_ns(stream: Mapping[str, str]) -> float:
-    """The closed form's time of one stream."""
-    dev, ports, window = device(stream["config"]), int(stream["channels"]), float(stream["window"])
-    mapping, population = MAPPINGS[stream["mapping"]], float(stream["rows_scanned"])
+    """The closed form's time of one stream of DRAMsim3."""
+    dev, trc_ns = device(stream["config"]), ROW_CYCLE_NS[stream["config"]]
+    return closed_form_ns(stream, dev, int(stream["channels"]), MAPPINGS[stream["mapping"]], trc_ns)
+
+
+def closed_form_ns(
+    stream: Mapping[str, str], dev: dram.Device, ports: int, mapping: str, trc_ns: float
+) -> float:
+    """The closed form's time of one stream; arguments as `dse.hardware.streams.passage`."""
+    window, population = float(stream["window"]), float(stream["rows_scanned"])
 
     def one(kept: float, runs: float, size: int, pitch: int, shuffled: bool = False) -> Passage:
         return passage(
             dev, ports, window, Stream(population, kept, max(runs, 1.0), size, pitch, shuffled), mapping,
-            ROW_CYCLE_NS[stream["config"]],
+            trc_ns,
         )  # fmt: skip
 
     start = float(dev.start_ns)

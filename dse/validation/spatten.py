@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import ceil
 from typing import Final
 
 from dse.profiles.schema import Form
-from dse.validation.bench import Bench, Work, dense_counts, shape
+from dse.validation.bench import Bench, Work, dense_counts, general_constants, shape
 from dse.validation.row import Proof, Row
 from dse.validation.traces import MEAN, MEDIUM, SMALL, STEPS, generation
 
@@ -34,15 +34,59 @@ LENGTHS: Final = "lengths as commonly quoted (" + ", ".join(f"{k} {v}" for k, v 
 COMPARATORS: Final = {1: 168.4, 2: 298.8, 4: 485.4, 8: 652.8, 16: 776.2, 32: 770.9}
 """Fig. 19: GFLOPS by width of the selection engine."""
 
+SET: Final = "the preset's own constants were set on this breakdown (`dse list hardware --json` names each)"
+FETCHER: Final = (
+    "32 queues each of 64 addresses of 8 B and of 64 words of 16 B, in registers of Shao et al., ISCA 2014; two crossbars "
+    "of 32 x 16 at an estimated 1.5 um2 per bit and crosspoint (0 to 4 um2: -8 to +6 %)"
+)
+
 AREAS: Final = {
-    # module: (mm2, our components)
-    "Q x K with its SRAM": (7.123, ("half of multipliers", "sram key")),
-    "probability x V with its SRAM": (7.222, ("half of multipliers", "sram value")),
-    "softmax": (0.791, ("exponents", "dividers")),
-    "top-k engines": (0.498, ("selection", "ranking")),
-    "QKV fetcher": (2.649, ("requests", "fetcher")),
-}
+    # module: (mm2, our components, what was set on it)
+    "Q x K with its SRAM": (
+        7.123, ("half of multipliers", "sram key"),
+        "SRAM at A3's published density; what is left set the area of a multiplier",
+    ),
+    "probability x V with its SRAM": (
+        7.222, ("half of multipliers", "sram value"), "an array like that of Q x K, on which a constant was set",
+    ),
+    "softmax": (0.791, ("exponents", "dividers"), "the area of an exponent unit was set on this module"),
+    "top-k engines": (0.498, ("selection", "ranking"), "the area of an engine was set on this module"),
+    "QKV fetcher": (2.649, ("requests", "fetcher"), ""),
+}  # fmt: skip
 """Fig. 13."""
+
+ARRAY: Final[tuple[str, ...]] = "half of leakage multipliers", "half of leakage sram"
+POWERS: Final = {
+    # module: (W, our components, what was set on it)
+    "QKV fetcher": (
+        0.243, ("fetcher", "leakage fetcher", "leakage requests"),
+        "an address and its data each through one queue and a millimetre of wire, a length chosen with this in sight",
+    ),
+    "Q x K with its SRAM": (
+        1.13, ("multiply q x k", "sram key", "sram scores", *ARRAY),
+        "energies were set on both arrays together, leakage is that of high-performance cells",
+    ),
+    "probability x V with its SRAM": (
+        0.53, ("multiply p x v", "sram value", *ARRAY), "as for Q x K, the same energies",
+    ),
+    "softmax": (
+        0.50, ("exponents", "divisions", "leakage exponents", "leakage dividers"), "the energy of an exponent was set on it",
+    ),
+    "top-k engines": (
+        0.08, ("selection", "ranking", "leakage selection", "leakage ranking"), "the energy of an element was set on it",
+    ),
+}  # fmt: skip
+"""Fig. 13."""
+
+SRAMS: Final[tuple[str, ...]] = (
+    "sram key",
+    "sram value",
+    "sram scores",
+    "leakage sram",
+    "fetcher",
+    "leakage fetcher",
+    "leakage requests",
+)
 
 LATENCIES: Final = {"GPT-2-Medium, WikiText-2": (MEDIUM, 2.72), "GPT-2-Small, WikiText-2": (SMALL, 1.10)}
 """Milliseconds of attention for 32 tokens, derived from Fig. 14 and Table IV."""
@@ -146,40 +190,76 @@ def _bert() -> Iterator[Row]:
               "TFLOPS")  # fmt: skip
 
 
-def _budget() -> Iterator[Row]:
-    bench = Bench("spatten")
+def _table_two(bench: Bench) -> dict[str, dict[str, float]]:
+    """Area and mean watts on the released GPT-2-Medium trace, by component."""
     work = generation(MEDIUM, PROGRESSIVE, LSB_RATE)
     # One engine selects values, one ranks tokens and heads: a counter shows that the second is there.
     story = bench.story(work.with_counts(rank_calls=1e-3, rank_elements=1e-3))
-    area = dict(story["area_mm2"])
-    area["half of multipliers"] = area["multipliers"] / 2
-    chip = sum(v for k, v in story["area_mm2"].items() if k not in ("memory phy", "slow link"))
-    yield Row(
-        "spatten", "area", 18.71, chip, f"{PAPER}, Fig. 13", "without the memory PHY, which the paper leaves out",
-        "independent", "mm2", 0.10,
-    )  # fmt: skip
-    for module, (mm2, components) in AREAS.items():
-        engines = module == "top-k engines"
-        proves: Proof = "fitted" if engines else "independent"
-        yield Row(
-            "spatten", f"area of {module}", mm2, sum(area.get(c, 0.0) for c in components), f"{PAPER}, Fig. 13",
-            "a constant was set on this module" if engines else f"our {', '.join(components)}", proves, "mm2", 0.10,
-        )  # fmt: skip
     seconds = story["metrics"]["latency_s"]
-    joules = story["energy_j"]
+    watts = {name: joules / seconds for name, joules in story["energy_j"].items()}
+    halves = (("multipliers", 2.0), ("leakage multipliers", 2.0), ("leakage sram", 2.0))
+    area = dict(story["area_mm2"])
+    for table, prefix in ((area, "half of "), (watts, "half of ")):
+        table.update({prefix + name: table[name] / n for name, n in halves if name in table})
+    return {"area": area, "watts": watts}
+
+
+def _on_chip(watts: Mapping[str, float]) -> float:
+    """Of everything but memory and its interface."""
+    return sum(v for k, v in watts.items() if not k.startswith(("dram ", "half of ")) and k != "memory phy")
+
+
+def chip_w(bench: Bench) -> float:
+    """Watts of the chip on the released GPT-2-Medium trace."""
+    return _on_chip(_table_two(bench)["watts"])
+
+
+def _budget() -> Iterator[Row]:
+    found = _table_two(Bench("spatten"))
+    area, watts = found["area"], found["watts"]
+    chip = sum(v for k, v in area.items() if k not in ("memory phy", "slow link") and "half of" not in k)
+    figure, table = f"{PAPER}, Fig. 13", f"{PAPER}, Table II"
+    yield Row(
+        "spatten", "area", 18.71, chip, figure, f"without the memory PHY, which the paper leaves out; {SET}", "fitted",
+        "mm2", 0.10,
+    )  # fmt: skip
+    for module, (mm2, components, why) in AREAS.items():
+        proves: Proof = "fitted" if why else "independent"
+        yield Row(
+            "spatten", f"area of {module}", mm2, sum(area[c] for c in components), figure, why or FETCHER, proves, "mm2",
+            0.10,
+        )  # fmt: skip
+    general = _table_two(Bench("spatten", constants=general_constants("spatten")))
+    plain = sum(
+        v for k, v in general["area"].items() if k not in ("memory phy", "slow link") and "half of" not in k
+    )
+    yield Row(
+        "spatten", "area by general constants", 18.71, plain, figure,
+        "the preset's own constants put aside: bare SRAM macros, multipliers laid out as densely as A3's",
+        "independent", "mm2",
+    )  # fmt: skip
     # The paper charges memory for activations, reads and writes: no background, no interface.
-    left_out = ("dram background", "memory phy")
-    memory = sum(v for k, v in joules.items() if k.startswith("dram ") and k not in left_out) / seconds
-    chip_w = sum(v for k, v in joules.items() if not k.startswith("dram ") and k not in left_out) / seconds
+    memory = sum(v for k, v in watts.items() if k.startswith("dram ") and k != "dram background")
     trace = "GPT-2-Medium WikiText-2 trace, 8 + 4 bit, 5.9 % second passes; the paper averages eight tasks"
     charged = f"activations, reads and writes only, as the paper; {trace}"
-    spread = "overhead per operation was set on the powers of its modules"
-    table = f"{PAPER}, Table II"
-    yield Row("spatten", "power", 8.30, memory + chip_w, table, f"{charged}; {spread}", "fitted", "W", 0.10)
+    on_chip = _on_chip(watts)
+    yield Row("spatten", "power", 8.30, memory + on_chip, table, f"{charged}; {SET}", "fitted", "W", 0.10)
     yield Row("spatten", "power of the memory", 5.71, memory, table, charged, "independent", "W", 0.10)
     yield Row(
-        "spatten", "power of logic and SRAM", 2.60, chip_w, table, f"{trace}; {spread}", "fitted", "W", 0.10
+        "spatten", "power of logic and SRAM", 2.60, on_chip, table, f"{trace}; {SET}", "fitted", "W", 0.10
     )
+    for module, (published, parts, why) in POWERS.items():
+        yield Row(
+            "spatten", f"power of {module}", published, sum(watts[c] for c in parts), figure, f"{why}; {trace}",
+            "fitted", "W", 0.10,
+        )  # fmt: skip
+    sram = sum(watts[c] for c in SRAMS)
+    yield Row("spatten", "power of SRAM and queues", 1.24, sram, table,
+              f"K and V buffers and the fetcher; on it the energy per access was set; {trace}", "fitted", "W", 0.10)  # fmt: skip
+    yield Row("spatten", "power of logic", 1.36, on_chip - sram, table,
+              f"everything but buffers and fetcher; overhead per operation was set on it; {trace}", "fitted", "W", 0.10)  # fmt: skip
+    yield Row("spatten", "power of logic and SRAM by general constants", 2.60, _on_chip(general["watts"]), table,
+              f"the preset's own constants put aside, but its overhead per operation; {trace}", "fitted", "W")  # fmt: skip
 
 
 def _generation() -> Iterator[Row]:

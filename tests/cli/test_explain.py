@@ -75,6 +75,17 @@ def test_a_space_and_a_preset_take_their_point_from_set(dse: Dse, home: Path) ->
     assert story(dse, home, "dense-array")["hardware"]["lanes"] == 8
 
 
+def test_constants_of_a_preset_name_it_and_give_way_to_set(dse: Dse, home: Path) -> None:
+    found = story(dse, home, "spatten")
+    (unit,) = found["sources"]["area_mm2"]["exponents"]
+    assert unit["value"] == 96200
+    assert unit["source"].startswith("preset spatten: softmax 0.791 mm2")
+    other = story(dse, home, "spatten", "--set", "components.exponent_um2=1000")
+    (unit,) = other["sources"]["area_mm2"]["exponents"]
+    assert (unit["value"], unit["source"]) == (1000, "overridden")
+    assert other["area_mm2"]["exponents"] < found["area_mm2"]["exponents"] / 50
+
+
 def test_parts_add_up_to_the_whole(dse: Dse, swept: Path) -> None:
     for extra in ((), ("--set", "workload.batch=3")):
         found = story(dse, swept, RUN, 2, *extra)

@@ -277,6 +277,30 @@ def test_unused_engines_cost_no_area() -> None:
     assert {names[i] for i in np.flatnonzero(~same)} == {"spatten", "adore", "a3", "pages"}
 
 
+def test_a_crossbar_by_pen() -> None:
+    """Area and energy of what moves data between channels and ports, at the node its constants are given for."""
+    design = load_preset("topick") | {"node_nm": 40.0, "clock_ghz": 1.0, "dram_channels": 4}
+    ports, entries, bits = 8, 64, 64 + 128
+    without, found = (explain(ALL.take([0]), {**design, "fetch_ports": n}, Workload()) for n in (0, ports))
+    assert without["area_mm2"]["fetcher"] == without["energy_j"]["fetcher"] == 0
+    by_hand = ports * bits * (entries * 5.98 + 4 * 1.5) * 1e-6
+    assert found["area_mm2"]["fetcher"] == pytest.approx(by_hand)
+    moved = sum(found["dram_bytes"].values())
+    # Eight bits a byte, and eight bytes of address for each 32.
+    assert found["energy_j"]["fetcher"] == pytest.approx(moved * (8 + 2) * (0.12 + 0.009) * 1e-12)
+    assert found["metrics"]["latency_s"] == without["metrics"]["latency_s"]
+
+
+def test_resident_operands_are_read_and_not_written() -> None:
+    design = load_preset("topick") | {"key_buffer_kib": 4096, "value_buffer_kib": 4096}
+    away, here = (
+        explain(ALL.take([0]), {**design, "residence": where}, Workload())["energy_j"]
+        for where in ("dram", "buffers")
+    )
+    for name in ("sram key", "sram value"):
+        assert 0 < here[name] < away[name]
+
+
 def test_a_counter_without_a_price_is_an_error() -> None:
     ledger = Ledger(ALL, 1)
     with pytest.raises(DseError, match="has no price"):

@@ -14,7 +14,7 @@ from dse.cost.reference import reference
 from dse.cost.reference_budget import reference_budget
 from dse.cost.statistics import COUNTERS, Statistics, statistics
 from dse.cost.workload import LARGEST, Workload
-from dse.hardware.presets import load_preset, preset_names
+from dse.hardware.presets import load_constants, load_preset, preset_names
 
 by_system = pytest.mark.parametrize("system", SYSTEMS.values(), ids=SYSTEMS)
 by_preset = pytest.mark.parametrize("preset", preset_names())
@@ -59,7 +59,13 @@ CHANGES: tuple[dict[str, object], ...] = (
     {},
     {"layout": "token-major", "heads_in_flight": 5, "row_bus": "free"},
     {"dram": "ddr4", "dram_channel_gbps": 0, "value_lanes": 3, "key_buffer_kib": 2.0},
-    {"row_overhead_cycles": 9, "softmax": "row", "residence": "buffers", "memory_gib": 0.01},
+    {
+        "row_overhead_cycles": 9,
+        "softmax": "row",
+        "residence": "buffers",
+        "memory_gib": 0.01,
+        "fetch_ports": 16,
+    },
 )
 WORKLOADS = (
     Workload(batch=3),
@@ -74,20 +80,20 @@ WORKLOADS = (
 @by_system
 def test_price_equals_its_scalar_twin(system: System, preset: str, grouped: bool) -> None:
     rows = table(system.counts, 0.8)
-    tried = list(itertools.product(CHANGES, WORKLOADS))
+    tried, own = list(itertools.product(CHANGES, WORKLOADS)), load_constants(preset)
     for changes, workload in tried if preset == "topick" else tried[::5]:
         design = load_preset(preset) | changes  # type: ignore[operator]
         if workload.phase == "prefill":
             rows = table(prompt(system, 500, workload.query_tile).counts, 0.8)
         stats = statistics([system.form], rows[None], SHAPE, N, grouped, 0)
-        found = price(stats, design, workload)
-        twin = reference(system.form, rows.tolist(), SHAPE, N, design, workload, grouped)
-        twin |= reference_budget(system.form, rows.tolist(), SHAPE, N, design, workload, grouped)
+        found = price(stats, design, workload, overrides=own)
+        twin = reference(system.form, rows.tolist(), SHAPE, N, design, workload, grouped, own)
+        twin |= reference_budget(system.form, rows.tolist(), SHAPE, N, design, workload, grouped, own)
         for name, value in twin.items():
             if name != "dram_j":
                 assert np.ravel(found[name])[0] == pytest.approx(value, rel=1e-12), (name, changes, workload)
         if workload.scope == "attention":
-            streams = explain(stats, design, workload)["energy_j"]
+            streams = explain(stats, design, workload, own)["energy_j"]
             dram = sum(v for k, v in streams.items() if k.startswith("dram ") and k != "dram background")
             assert dram == pytest.approx(twin["dram_j"], rel=1e-12)
 

@@ -14,7 +14,8 @@ from dse.cost.workload import Workload
 from dse.errors import BadInput
 from dse.hardware.dram import device_rows
 from dse.hardware.parameters import PARAMETERS, HardwareValue, check_design, check_value
-from dse.hardware.presets import load_preset, preset_names, read_preset
+from dse.hardware.presets import load_constants, load_preset, preset_names, read_preset
+from dse.hardware.processors import load_processor
 from dse.profiles.schema import FETCH_COUNTERS, Form, ModelShape, counter_columns
 
 
@@ -30,7 +31,7 @@ def test_presets_are_complete_and_sourced(name: str) -> None:
     assert list(preset.design) == list(PARAMETERS)
     assert check_design(name, preset.design) == preset.design
     assert preset.description
-    for entry in preset.entries.values():
+    for entry in (*preset.entries.values(), *preset.components.values()):
         assert entry.source
         assert entry.confidence
 
@@ -99,6 +100,61 @@ def test_wrong_files_are_named(tmp_path: Path, text: str, message: str) -> None:
         load_preset(path)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+CONSTANTS = 'schema = 1\nbase = "{base}"\n[design]\n[components]\n{entry}\n'
+
+
+def test_only_machines_whose_silicon_is_published_state_constants() -> None:
+    own = {name: set(load_constants(name)) for name in preset_names()}
+    assert {name for name, constants in own.items() if constants} == {"a3", "spatten", "spatten-1-8"}
+    assert own["spatten-1-8"] == own["spatten"]
+
+
+def test_a_users_constants_replace_those_of_the_base(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(CONSTANTS.format(base="spatten", entry="exponent_um2 = 5"), encoding="utf-8")
+    assert load_constants(path) == load_constants("spatten") | {"exponent_um2": 5.0}
+    assert load_preset(path) == load_preset("spatten")
+    entry = read_preset(path).components["exponent_um2"]
+    assert (entry.source, entry.confidence) == ("the user's file", "as given")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("exponent_um = 5", "components: exponent_um: no such constant; did you mean 'exponent_um2'"),
+        ("exponent_um2 = -5", "components: exponent_um2: found -5; must be a number from 0, in um2"),
+        ("exponent_um2 = true", "components: exponent_um2: found True"),
+        ("exponent_um2 = inf", "components: exponent_um2: found inf"),
+        ("nominal_clock_ghz = 0", "must be a number above 0, in GHz"),
+        ("exponent_um2 = { valu = 5 }", "exponent_um2.valu: no such key; did you mean 'value'"),
+    ],
+)
+def test_wrong_constants_are_named(tmp_path: Path, entry: str, message: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(CONSTANTS.format(base="topick", entry=entry), encoding="utf-8")
+    with pytest.raises(BadInput) as caught:
+        load_constants(path)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_processors_have_no_constants(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('schema = 1\nbase = "titan-xp"\n[processor]\n[components]\n', encoding="utf-8")
+    with pytest.raises(BadInput, match="components: no such key"):
+        load_processor(path)
+
+
+@pytest.mark.parametrize("name", [name for name in preset_names() if load_constants(name)])
+def test_every_constant_of_a_preset_changes_its_prices(name: str) -> None:
+    design, own = load_preset(name), load_constants(name)
+    before = price(works(), design, Workload(), overrides=own)
+    for constant in own:
+        less = {key: value for key, value in own.items() if key != constant}
+        after = price(works(), design, Workload(), overrides=less)
+        assert any(not np.allclose(after[m], before[m], rtol=1e-9, atol=0) for m in before), constant
 
 
 def test_bases_may_not_go_in_circles(tmp_path: Path) -> None:

@@ -79,7 +79,11 @@ def bounds(q, k, scale, widths):
 
 
 def token_picker_stream(lower, upper, seen, lag):
-    """Token after token, the first and then from the newest back: one joins per slot, its next chunk `lag` later."""
+    """Token after token, the first one and then from the newest back; a further chunk comes `lag` tokens later.
+
+    Of chunks that come at the same time the first chunk counts first: nothing published says, and little depends
+    on it.
+    """
     chunks, rows, tokens = lower.shape
     peak = np.where(np.arange(tokens) < seen[:, None], lower[-1], -np.inf).max(axis=1)[:, None]
     lower, upper = np.exp(lower - peak), np.exp(upper - peak)
@@ -90,7 +94,7 @@ def token_picker_stream(lower, upper, seen, lag):
         for chunk in range(chunks):
             number = slot - chunk * lag  # of the token in visiting order whose chunk arrives now
             token = 0 if number == 0 else seen - number
-            arrives = (0 <= number) & (number < seen) & wanted[np.arange(rows), token % tokens]
+            arrives = (number >= 0) & (number < seen) & wanted[np.arange(rows), token % tokens]
             at = np.flatnonzero(arrives), np.broadcast_to(token, rows)[arrives]
             fetched[chunk][at] = True
             denominator[at[0]] += lower[chunk][at] - (lower[chunk - 1][at] if chunk else 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -141,3 +143,25 @@ def test_missing_scales_and_bad_folders_are_named(job, tmp_path):
         measure(replace(job, output=blocked), 1, silent)
     with pytest.raises(BadInput, match="no settings"):
         measure(replace(job, settings=()), 1, silent)
+
+
+def test_settings_over_other_windows_are_named_not_mixed(job, chosen, monkeypatch):
+    measure(job, 1, silent)
+    fewer = replace(job, settings=job.settings[:1], count=2)
+    monkeypatch.setattr(
+        run_module, "_windows", lambda job, context, count=0: list(chosen)[: count or job.count]
+    )
+    said = []
+    profile = measure(fewer, 1, silent, said.append)
+    assert [s.algorithm for s in profile.settings] == ["dense"]
+    assert profile.window_counts == (2,)
+    assert len(said) == 1
+    assert said[0].startswith("context 64: 2 settings measured over other than 2 windows are left out")
+    assert len(pack(job).settings) == 3, "the shards are still there"
+
+
+def test_engines_keep_their_own_shards(job, monkeypatch):
+    measure(job, 1, silent)
+    run_module._model(job).engine = "transformers"
+    with pytest.raises(BadInput, match="no shard"):
+        pack(job)

@@ -80,12 +80,16 @@ def test_the_look_up_of_every_shipped_plane_is_close(name: str) -> None:
     """The issue of interpolating: median leave-one-out error of the perplexity increase under 5 % of its range.
 
     A plane has four measured values at least; with three, leaving one out bridges the whole range. Where a knob
-    makes no difference that the windows could tell, its range is noise and so is the error.
+    makes no difference that the windows could tell, its range is noise and so is the error. Profiles over fewer
+    than sixteen windows are too noisy for 5 %: there the error stays below their intervals.
     """
-    planes = [e for e in interpolation_errors(load_profile(name)) if e.values >= 4]
+    profile = load_profile(name)
+    planes = [e for e in interpolation_errors(profile) if e.values >= 4]
     for error in planes:
         where = f"{error.algorithm}.{error.knob} at {error.context}: {error.share:.1%}"
-        assert error.share < 0.05 or error.span < error.noise, where
+        few = profile.window_counts[profile.context_index(error.context)] < 16
+        known = error.perplexity < error.noise if few else error.span < error.noise
+        assert error.share < 0.05 or known, where
     if name == "smollm2-135m":
         knobs = {(e.algorithm, e.knob) for e in planes}
         assert {("token-picker", "threshold"), ("spatten", "keep"), ("mnnfast", "threshold")} <= knobs

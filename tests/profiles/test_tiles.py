@@ -10,8 +10,8 @@ import pytest
 
 from dse.errors import BadInput
 from dse.profiles.merge import merge_profiles
-from dse.profiles.profile import TILE_COLUMNS, build_profile, rounded
-from dse.profiles.schema import QUERY_TILES, tile_columns
+from dse.profiles.profile import COLUMN, TILE_COLUMNS, build_profile, rounded
+from dse.profiles.schema import QUERY_TILES, SCOPES, tile_columns
 from dse.profiles.store import read_profile, shipped_profiles, write_profile
 from profiles.synthetic import fields, profile, settings
 
@@ -62,8 +62,21 @@ def test_tiles_replace_the_fetches_and_nothing_else() -> None:
     for number, tile in enumerate(QUERY_TILES):
         at = made.at_tile(tile)
         np.testing.assert_array_equal(at.counters[..., TILE_COLUMNS], made.tile_counters[:, :, number])
-        others = np.delete(np.arange(made.counters.shape[-1]), TILE_COLUMNS)
+        shared = [*TILE_COLUMNS, *(COLUMN[f"{scope}.meta_read_bytes"] for scope in SCOPES)]
+        others = np.delete(np.arange(made.counters.shape[-1]), shared)
         np.testing.assert_array_equal(at.counters[..., others], made.counters[..., others])
+
+
+def test_metadata_is_shared_as_the_keys_it_describes() -> None:
+    made = build_profile(**prefill_fields())
+    for number, share in enumerate([1.0, 0.7, 0.5, 0.3, 0.1]):
+        at = made.at_tile(QUERY_TILES[number])
+        for scope in SCOPES:
+            np.testing.assert_allclose(
+                at.counter(f"{scope}.meta_read_bytes"),
+                made.counter(f"{scope}.meta_read_bytes") * share,
+                rtol=1e-6,
+            )
 
 
 def test_rounding_keeps_tile_one_equal_to_the_counters() -> None:

@@ -49,7 +49,13 @@ def price(
         "bound": np.where(compute > memory, 1, 0).astype(np.int8),
         "rest_s": 100.0 / channels,
         "rest_energy_j": area * 1.0,
+        "attention_energy_j": rows + np.floor(bits / 8.0) + channels,
+        "batch": np.ones(1),
+        "batch_limit": 8.0 * channels,
+        "memory_fill": 1.0 / (8.0 * channels),
     }
+    found["attention_s"] = found["latency_s"]
+    found["tokens_per_s"] = 1.0 / found["latency_s"]
     return {name: found[name] for name in metrics}
 
 
@@ -123,8 +129,7 @@ class Brute:
     def _one(self, selection: Any, design: Mapping[str, Any]) -> dict[str, float]:
         w = self.space.workload
         stats = statistics_from(selection, self.profile.shape, selection.mean_context, w.grouped)
-        names = (*PRICED, "rest_s", "rest_energy_j", "bound")
-        got = price(stats, design, Workload(w.phase, w.context, w.batch), names, {})
+        got = price(stats, design, w.priced(), (*PRICED, "bound"), {})
         return {name: float(np.asarray(value).reshape(-1)[0]) for name, value in got.items()}
 
     def _points(self, name: str) -> list[dict[str, Any]]:

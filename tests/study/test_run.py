@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from cli.conftest import Answer, Dse
+
+from dse.errors import BadInput, DseError
+from dse.profiles.profile import Profile
+from dse.results import read_run
+from dse.search.sweep import sweep
+from dse.space import load_space
+from dse.space.definition import Limits, Space
+from dse.study.evaluate import violation
+from dse.study.measuring import join
+from dse.study.run import study
+
+
+def test_values_are_the_metrics_and_constraints_are_optunas_own(space: Space, tmp_path: Path) -> None:
+    import optuna
+
+    at = f"sqlite:///{tmp_path}/s.db"
+    found = study(space, trials=30, sampler="random", storage=at)
+    trials = optuna.load_study(study_name=found.info["study"], storage=at)
+    assert trials.metric_names == ["speedup", "nll_increase"]
+    feasible = found.trials.set_index("trial")["feasible"]
+    for trial in trials.get_trials():
+        assert set(trial.constraints) == {"nll_increase"}
+        assert feasible[trial.number] == (trial.constraints["nll_increase"] <= 0)
+        assert (trial.values[1] <= 0.3) == feasible[trial.number]
+    best = {t.number for t in trials.best_trials}
+    shown = set(found.front[found.front["on_front"]]["point"])
+    assert {found.trials.set_index("trial").loc[n, "point"] for n in best} == shown
+
+
+def test_duplicates_are_answered_and_not_evaluated(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dse.study.evaluate import Evaluation
+
+    asked: list[Any] = []
+    outcome = Evaluation.outcome
+
+    def counted(self: Evaluation, point: Any) -> Any:
+        asked.append(point)
+        return outcome(self, point)
+
+    monkeypatch.setattr(Evaluation, "outcome", counted)
+    found = study(space, trials=space.size + 20, sampler="random")
+    assert found.info["trials"] == space.size + 20
+    assert len(asked) == len(set(asked)) == found.info["evaluated"] <= space.size
+    assert found.info["duplicates"] == found.info["trials"] - len(asked)
+    table = found.trials.set_index("trial")
+    for number, row in table[table["duplicate_of"].notna()].iterrows():
+        assert row["duplicate_of"] < number
+        assert (
+            table.loc[row["duplicate_of"], ["point", "speedup"]].tolist()
+            == row[["point", "speedup"]].tolist()
+        )
+
+
+def test_a_warm_start_tries_the_front_first(space: Space) -> None:
+    exact = sweep(space)
+    front = exact.front[exact.front["on_front"]]
+    for sampler in ("tpe", "nsga2"):
+        found = study(space, trials=len(front), warm_start=front, sampler=sampler)
+        assert set(found.trials["point"]) == set(front["point"])
+        assert found.hypervolume == pytest.approx(
+            study(space, trials=space.size, sampler="grid").hypervolume, rel=1e-9
+        )
+    with pytest.raises(BadInput, match="none of the run's points"):
+        study(space, trials=1, warm_start=front.assign(algorithm="other"))
+
+
+def test_flat_and_time_stop_and_take_back_the_rest(space: Space, tmp_path: Path) -> None:
+    at = f"journal:{tmp_path}/t.log"
+    found = study(space, trials=10_000, flat=20, storage=at)
+    assert found.info["stopped"] == "flat"
+    assert 20 <= found.info["trials"] == found.info["asked"] < 10_000
+    found = study(space, trials=10_000, seconds=0.5, storage=at)
+    assert found.info["stopped"] == "time"
+    assert found.info["trials"] == found.info["asked"]
+    more = study(space, trials=3, storage=at)
+    assert more.info["trials"] == found.info["trials"] + 3
+
+
+def test_a_study_of_something_else_is_named_and_not_mixed(space: Space, tmp_path: Path) -> None:
+    at = f"sqlite:///{tmp_path}/s.db"
+    study(space, trials=3, storage=at, name="mine")
+    with pytest.raises(BadInput, match="seeks other objectives"):
+        study(space, trials=1, storage=at, name="mine", objective="speedup")
+    with pytest.raises(BadInput, match="--continuous"):
+        study(space, trials=1, storage=at, name="mine", continuous=True)
+    other = load_space(space.plain(), ["hardware.lanes=[24]"], profile=space.profile)
+    with pytest.raises(BadInput, match="searches another space"):
+        study(other, trials=1, storage=at, name="mine")
+
+
+def test_between_measured_values_is_interpolated_and_marked(space: Space) -> None:
+    found = study(space, trials=40, continuous=True, sampler="random")
+    table = found.trials[found.trials["algorithm"] == "token-picker"]
+    listed = table["token-picker.threshold"].isin([1e-4, 3e-4, 1e-3, 3e-3, 1e-2])
+    assert not listed.all()
+    assert (table["accuracy"] == np.where(listed, "measured", "interpolated")).all()
+    assert found.info["interpolated"] == int((found.trials["accuracy"] == "interpolated").sum())
+
+
+def test_what_is_measured_on_the_fly_is_measured_once(space: Space, profile: Profile) -> None:
+    calls: list[Any] = []
+
+    def measure(algorithm: str, knobs: Any) -> Profile:
+        # Stands for a language model: a measured setting under the knobs asked for, with a loss to recognise.
+        from dataclasses import replace
+
+        calls.append((algorithm, tuple(knobs.items())))
+        row = next(i for i, s in enumerate(profile.settings) if s.algorithm == algorithm)
+        setting = replace(profile.settings[row], knobs=dict(knobs))
+        settings = (*profile.settings[:row], setting, *profile.settings[row + 1 :])
+        accuracy = profile.accuracy.copy()
+        accuracy[row, :, 0] = 0.123
+        return join(profile, replace(profile, settings=settings, accuracy=accuracy), setting)
+
+    found = study(space, trials=30, continuous=True, sampler="random", measure=measure)
+    assert calls
+    assert len(calls) == len(set(calls))
+    assert set(found.trials["accuracy"]) == {"measured"}
+    assert 0.123 in set(found.trials["nll_increase"])
+
+
+@pytest.mark.parametrize(
+    ("value", "limits", "holds"),
+    [
+        (3.0, Limits(high=3.0), True), (3.1, Limits(high=3.0), False), (2.0, Limits(low=2.5), False),
+        (2.0, Limits(1.0, 3.0), True), (float("nan"), Limits(high=3.0), False), (-1.0, Limits(high=0.0), True),
+        (float("inf"), Limits(high=0.0), False),
+    ],
+)  # fmt: skip
+def test_a_violation_is_positive_where_a_limit_is_broken(value: float, limits: Limits, holds: bool) -> None:
+    found = violation(value, limits)
+    assert (found <= 0) == holds
+    assert np.isfinite(found)
+
+
+def test_nothing_feasible_says_what_fails(space: Space) -> None:
+    tight = load_space(space.plain(), ["constraints.area_mm2.max=0.001"], profile=space.profile)
+    with pytest.raises(DseError, match=r"none of 5 trials satisfies the constraints: area_mm2 by 5 trials"):
+        study(tight, trials=5)
+
+
+def _told(answer: Answer) -> str:
+    assert answer.stderr.startswith("error: ")
+    assert answer.stderr.count("\n") == 1
+    return answer.stderr
+
+
+def test_the_command_adds_trials_to_its_run(dse: Dse, home: Path) -> None:
+    first = dse("study", "tiny.toml", "--trials", 8, "--json")
+    assert first.code == 0, first.stderr
+    assert first.json["trials"] == 8
+    second = dse("study", "tiny.toml", "--trials", 5, "--json")
+    assert second.json["trials"] == 13
+    folder = home / "results" / "tiny-study"
+    run = read_run(folder)
+    assert run.info == second.json
+    assert len(pd.read_csv(folder / "trials.csv")) == 13
+    assert (folder / "front.png").is_file()
+    assert dse("front", folder).code == 0
+    assert dse("study", "tiny.toml", "--trials", 2, "--fresh", "--json").json["trials"] == 2
+    shown = dse("study", "tiny.toml", "--trials", 0)
+    assert "2 trials of study tiny-" in shown.stdout
+
+
+def test_a_sweeps_run_and_another_spaces_are_left_alone(dse: Dse, home: Path) -> None:
+    assert dse("sweep", "tiny.toml", "-o", "swept").code == 0
+    before = (home / "swept" / "run.json").read_bytes()
+    assert "holds a sweep's run" in _told(dse("study", "tiny.toml", "-o", "swept"))
+    assert (home / "swept" / "run.json").read_bytes() == before
+    warm = dse("study", "tiny.toml", "--trials", 3, "--warm-start", "swept", "--json")
+    assert warm.json["trials"] == 3
+    other = dse("study", "tiny.toml", "--set", "hardware.lanes=24", "-o", "results/tiny-study")
+    assert "another space" in _told(other)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--sampler", "cmaes"), "single objective"),
+        (("--sampler", "tpee"), "did you mean 'tpe'"),
+        (("--objective", "speed"), "did you mean 'speedup'"),
+        (("--storage", "mysql://me:pw@h/d"), "--storage: must be one of"),
+        (("--study-name", "a b; drop"), "--study-name"),
+        (("--time", "-1"), "--time -1.0"),
+        (("--time", "nan"), "--time nan"),
+        (("--flat", "0"), "--flat 0"),
+        (("--trials", "-3"), "--trials"),
+        (("--storage", "memory", "--jobs", "2"), "several processes need a storage"),
+        (("--storage", "memory", "--fresh"), "--fresh"),
+        (("--measure",), "--continuous"),
+        (("--warm-start", "nowhere"), "nowhere"),
+    ],
+)
+def test_bad_input_is_one_line(dse: Dse, home: Path, arguments: tuple[str, ...], message: str) -> None:
+    answer = dse("study", "tiny.toml", *arguments)
+    assert answer.code == 2
+    assert message in _told(answer)
+    assert "pw@" not in answer.stderr
+    assert not (home / "results").exists()
+
+
+def test_no_password_is_printed_or_written(dse: Dse, home: Path) -> None:
+    pytest.importorskip("psycopg2", reason="PostgreSQL needs a driver")
+    url = "postgresql://someone:hunter2@127.0.0.1:1/db"
+    answer = dse("study", "tiny.toml", "--trials", 2, "--storage", url, "-o", "run", "--debug")
+    assert answer.code == 2
+    assert "hunter2" not in answer.stdout + answer.stderr
+    for path in home.rglob("*"):
+        assert not path.is_file() or b"hunter2" not in path.read_bytes()
+
+
+def test_run_json_says_what_it_is(dse: Dse, home: Path) -> None:
+    url = f"sqlite:///{home}/kept.db"
+    info = dse("study", "tiny.toml", "--trials", 4, "--storage", url, "--json").json
+    assert info["kind"] == "study"
+    assert info["storage"] == "sqlite:kept.db"
+    assert info["status"] == "complete"
+    assert str(home) not in json.dumps(info)
