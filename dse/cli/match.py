@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -91,11 +92,14 @@ def command(
 
 def _budgets(text: str) -> tuple[float, ...]:
     try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
+        budgets = tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
+        budgets = ()
+    if not budgets or not all(0 < budget < math.inf for budget in budgets):
         raise BadInput(
-            f"--loss {text}: must be numbers with commas between them, such as 0.003,0.01"
-        ) from None
+            f"--loss {text}: must be positive numbers with commas between them, such as 0.003,0.01"
+        )
+    return budgets
 
 
 def _confirmation(space: Space, named: str | None, spelt: str) -> Profile:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dse.algorithms.quantize import Scales, to_integers
 from dse.errors import BadInput
 from dse.measure.material import BLOCK, Window, attention
-from dse.measure.npz import UNREADABLE
+from dse.measure.npz import UNREADABLE, reason
 from dse.models.protocol import Model
 
 FloatArray = NDArray[np.floating[Any]]
@@ -96,7 +96,7 @@ def scale_arrays(path: Path) -> dict[str, FloatArray]:
             return {f"{name}.{bits}": data[f"{name}.{bits}"] for name in NAMES for bits in WIDTHS}
     except UNREADABLE as error:
         raise BadInput(
-            f"{path}: no calibrated scales ({error}); make them with 'dse profile calibrate'"
+            f"{path}: no calibrated scales ({reason(error)}); make them with 'dse profile calibrate'"
         ) from None
 
 

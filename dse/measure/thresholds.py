@@ -29,7 +29,7 @@ from dse.algorithms.thresholds import (
 from dse.algorithms.top_theta import TopTheta
 from dse.errors import BadInput
 from dse.measure.material import Window, windows
-from dse.measure.npz import UNREADABLE
+from dse.measure.npz import UNREADABLE, reason
 from dse.measure.tables import Setup
 from dse.models.arrays import IntArray
 from dse.models.protocol import Model
@@ -177,4 +177,6 @@ def load(path: Path) -> Thresholds:
             k = tuple(int(x) for x in data["k"])
             return Thresholds(str(data["placement"]), k, data["lengths"], data["theta"], rests)
     except UNREADABLE as error:
-        raise BadInput(f"{path}: no thresholds ({error}); delete it and they are calibrated again") from None
+        raise BadInput(
+            f"{path}: no thresholds ({reason(error)}); delete it and they are calibrated again"
+        ) from None

@@ -27,7 +27,7 @@ from dse.algorithms.operands import largest
 from dse.errors import BadInput
 from dse.measure.gru import AdamW, initial, loss_and_gradient, states
 from dse.measure.material import Window, windows
-from dse.measure.npz import UNREADABLE
+from dse.measure.npz import UNREADABLE, reason
 from dse.measure.overlap import PASSAGES, RUN, Prints, prints
 from dse.measure.tables import Setup
 from dse.measure.traces import mean_attention
@@ -201,7 +201,9 @@ def load(path: Path) -> GruWeights:
         with np.load(path, allow_pickle=False) as data:
             return GruWeights(**{f.name: data[f.name].astype(np.float32) for f in fields(GruWeights)})
     except (*UNREADABLE, TypeError, IndexError) as error:
-        raise BadInput(f"{path}: no controller ({error}); train one with 'dse profile train'") from None
+        raise BadInput(
+            f"{path}: no controller ({reason(error)}); train one with 'dse profile train'"
+        ) from None
 
 
 def provenance(path: Path) -> dict[str, Any]:
@@ -210,7 +212,9 @@ def provenance(path: Path) -> dict[str, Any]:
         with np.load(path, allow_pickle=False) as data:
             found = json.loads(str(data["about"]))
     except UNREADABLE as error:
-        raise BadInput(f"{path}: no controller ({error}); train one with 'dse profile train'") from None
+        raise BadInput(
+            f"{path}: no controller ({reason(error)}); train one with 'dse profile train'"
+        ) from None
     return dict(found)
 
 

@@ -193,9 +193,9 @@ def front_of(
     head = ["point", "algorithm", "on_front", "ties", "accuracy"]
     hardware = [*(f"hardware.{n}" for n in space.hardware), "hardware.pe_count"]
     metrics = [*METRICS, "best_dense_as_accurate", "bound"]
-    known = [*head, *knobs, *hardware, *metrics]
+    known = list(dict.fromkeys([*head, *knobs, *hardware, *metrics]))
     others = [c for c in front.columns if c not in known and c != "feasible"]
-    return front[[*known, *others]].copy()
+    return front.reindex(columns=[*known, *others])
 
 
 def trial_table(plan: Plan, done: Sequence[FrozenTrial], places: Mapping[int, Point]) -> pd.DataFrame:

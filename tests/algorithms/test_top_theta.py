@@ -205,9 +205,9 @@ def test_equals_the_plain_loop(placement, sdc, vmc, make_call, rows):
         elif sdc == "exact":
             rest *= gamma
         elif sdc == "exp-threshold":
-            rest = gamma * (~kept).sum() * np.exp(theta - m)
+            rest = gamma * (~kept).sum() * np.exp(min(theta - m, 0))
         elif sdc == "exp-threshold-fitted":
-            rest = tables.rests.gamma[2, h, g, c] * (~kept).sum() * np.exp(theta - m)
+            rest = tables.rests.gamma[2, h, g, c] * (~kept).sum() * np.exp(min(theta - m, 0))
         elif sdc == "offline-mean":
             rest = gamma * tables.rests.mean[2, h, g, c]
         elif sdc == "offline-log":
@@ -297,6 +297,19 @@ def test_a_row_under_its_threshold_keeps_its_largest_entry(make_call):
         attended = TopTheta(knobs, thresholds=high).attend(call)
         assert (attended.v_mask.sum(axis=-1) == 1).all()
         assert (np.broadcast_to(attended.work["row_waits"], 2) == 18).all()
+
+
+def test_the_bound_is_never_above_the_rows_largest_entry(make_call):
+    """Under a threshold that no entry reaches, every dropped one counts as the largest: 1 / n is left for it."""
+    call = make_call(13)
+    high = dataclasses.replace(calibrated(call, placement="pre"), theta=np.full((4, 2, 3, 2), 1e9))
+    call = dataclasses.replace(call, v=np.ones_like(call.v))  # the output is then the weight that was kept
+    knobs = {"k": 8, "k0": 20, "placement": "pre", "sdc": "exp-threshold", "vmc": False, "v_bits": 32}
+    attended = TopTheta(knobs, thresholds=high).attend(call)
+    seen = call.visible().sum(axis=-1)
+    np.testing.assert_allclose(
+        attended.out, np.broadcast_to((1 / seen)[:, None], attended.out.shape), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("sdc", SDC)

@@ -38,7 +38,7 @@ def story(memory: float = 3e-5, multipliers: float = 2e-5) -> dict[str, Any]:
         "overlap_s": 3e-6,
         "metrics": {"attention_s": memory + multipliers + 4e-6, "batch": 1.0},
         "energy_j": {"dram key": 2e-4, "dram value": 1e-4, "dram background": 5e-5, "sram key": 1e-5,
-                     "multiply q x k": 3e-5, "leakage sram": 1e-6, "exponents": 2e-6},
+                     "multiply q x k": 3e-5, "leakage sram": 1e-6, "exponents": 2e-7},
         "dram_bytes": {"key": 7e6, "value": 3e6},
     }  # fmt: skip
 

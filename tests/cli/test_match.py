@@ -78,8 +78,8 @@ def test_settings_only_prints_or_writes_a_grid(dse: Dse, place: Path) -> None:
     assert "is a directory" in refused.stderr
 
 
-@pytest.mark.parametrize("loss", ["a,b", "0.01;0.03"])
+@pytest.mark.parametrize("loss", ["a,b", "0.01;0.03", "0", "-1,0.1", "nan", ","])
 def test_budgets_are_numbers(dse: Dse, place: Path, loss: str) -> None:
     answer = dse("match", "tiny.toml", "--loss", loss, cwd=place)
     assert answer.code == 2
-    assert f"--loss {loss}: must be numbers" in answer.stderr
+    assert f"--loss {loss}: must be positive numbers" in answer.stderr

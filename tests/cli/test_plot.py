@@ -67,3 +67,56 @@ def test_runs_with_different_baselines_are_not_compared_silently(dse: Dse, home:
     text = (home / "both.svg").read_text()
     assert "over dense, 12-bit, on topick-gqa" in text
     assert "over dense, 8-bit, on topick-gqa" in text
+
+
+def test_every_kind_is_drawn_from_a_run(dse: Dse, swept: Path, tmp_path: Path) -> None:
+    for kind, *options in (
+        ("breakdown", "--budget", "0.1"), ("roofline", "--budget", "0.1"), ("dram",), ("parallel",),
+        ("knobs", "--algorithm", "token-picker"), ("waterfall", "--budget", "0.1", "--algorithm", "spatten"),
+    ):  # fmt: skip
+        answer = dse(
+            "plot", RUN, "--kind", kind, *options, "-o", tmp_path / f"{kind}.svg", "--json", cwd=swept
+        )
+        assert answer.code == 0, (kind, answer.stderr)
+        assert answer.json["kind"] == kind
+        assert (tmp_path / f"{kind}.svg").stat().st_size > 5000
+
+
+def test_a_map_of_winners_sweeps_the_space(dse: Dse, home: Path) -> None:
+    over = ("--over", "workload.batch=1,4", "--over", "hardware.dram=hbm2,lpddr5")
+    answer = dse(
+        "plot", "tiny.toml", "-k", "winner", *over, "--budget", "0.1", "--json", "-o", "map.svg", cwd=home
+    )
+    assert [(c["x"], c["y"]) for c in answer.json["cells"]] == [
+        ("1", "hbm2"), ("1", "lpddr5"), ("4", "hbm2"), ("4", "lpddr5"),
+    ]  # fmt: skip
+    assert "batch (sequences)" in (home / "map.svg").read_text()
+
+
+def test_the_cloud_holds_every_point_that_fits(dse: Dse, swept: Path, tmp_path: Path) -> None:
+    answer = dse("plot", RUN, "--cloud", "-o", tmp_path / "cloud.svg", cwd=swept)
+    assert answer.code == 0
+    assert "points, darker: more" in (tmp_path / "cloud.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("-k", "winner"), "name one or two axes"),
+        (("-k", "pie"), "pie"),
+        (("--width", "wide"), "must be column, page, or 2 to 20 inches"),
+        (("--style", "papr"), "did you mean 'paper'"),
+        (("-k", "breakdown", "--point", "nonsense"), "no point 'nonsense'"),
+        (("-k", "knobs", "--algorithm", "token-piker"), "did you mean 'token-picker'"),
+        (("--cloud", "-x", "hardware.lanes"), "not known of every point"),
+        (("-k", "breakdown", "--budget", "0"), "raise --budget"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said_in_one_line(
+    dse: Dse, swept: Path, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    answer = dse("plot", RUN, *options, "-o", tmp_path / "x.svg", cwd=swept)
+    assert answer.code == 2
+    assert message in answer.stderr
+    assert answer.stderr.count("\n") == 1
+    assert not (tmp_path / "x.svg").exists()

@@ -1,0 +1,144 @@
+"""Comparison of two runs: dominance against its definition, hypervolumes by pen, and ratios over one baseline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from dse.errors import BadInput
+from dse.search.compare import compare, differences, dominance
+
+UP = {"speedup": True, "nll_increase": False}
+
+
+def run(
+    name: str,
+    points: list[tuple[float, float]],
+    latency: float = 1.0,
+    objectives: dict[str, bool] = UP,
+    **workload: Any,
+) -> Any:
+    """A run by pen: (speedup, loss) rows and a baseline."""
+    table = pd.DataFrame(points, columns=["speedup", "nll_increase"])
+    table.insert(0, "algorithm", "dense")
+    table.insert(0, "point", [f"{name}{i}" for i in range(len(points))])
+    table["on_front"] = True
+    own = {
+        "phase": "decode",
+        "context": 1024,
+        "batch": 1,
+        "profile": "p",
+        "profile_sha256": "0" * 64,
+        **workload,
+    }
+    space = SimpleNamespace(
+        objectives=objectives,
+        workload=SimpleNamespace(**own),
+        plain=lambda: {
+            "schema": 1,
+            "name": name,
+            "workload": own,
+            "algorithms": {"dense": {"k_bits": [4, 8]}},
+        },
+    )
+    baseline = {"latency_s": latency, "energy_j": 1.0, "dram_bytes": 1.0}
+    return SimpleNamespace(
+        directory=Path(name),
+        space=space,
+        front=table,
+        info={"baseline": baseline, "profile": {"checksum": "c"}},
+    )
+
+
+def test_hypervolumes_are_those_drawn_on_paper() -> None:
+    a = run("a", [(1.0, 0.0), (2.0, 0.1)])
+    b = run("b", [(1.5, 0.0), (3.0, 0.2)])
+    found = compare(a, b)
+    # Speedups from 1 to 3 count from 1 - 0.2, losses from 0 to 0.2 from 0.2 + 0.02.
+    assert found.reference == pytest.approx({"speedup": 0.8, "nll_increase": 0.22})
+    assert found.a.hypervolume == pytest.approx(0.2 * 0.22 + 1.0 * 0.12)
+    assert found.b.hypervolume == pytest.approx(0.7 * 0.22 + 1.5 * 0.02)
+    assert found.joint == pytest.approx(0.7 * 0.22 + 0.5 * 0.12 + 1.0 * 0.02)
+    assert found.change == pytest.approx(found.b.hypervolume / found.a.hypervolume - 1)
+    assert found.a.dominated.tolist() == [True, False]
+    assert found.b.dominated.tolist() == [False, False]
+    assert found.a.algorithms == {"dense": (2, 1)}
+    assert found.a.best == {"speedup": 2.0, "nll_increase": 0.0}
+
+
+def test_a_run_against_itself_has_no_difference() -> None:
+    a = run("a", [(1.0, 0.0), (2.0, 0.1)])
+    found = compare(a, a)
+    assert found.change == 0
+    assert found.joint == found.a.hypervolume
+    assert found.a.equalled.all()
+    assert not found.a.dominated.any()
+    assert not found.differences
+    assert not found.notes
+
+
+def test_the_reference_of_ratios_is_never_below_zero() -> None:
+    found = compare(run("a", [(0.1, 0.0), (9.0, 0.1)]), run("b", [(0.1, 0.0)]))
+    assert found.reference["speedup"] == 0.0
+
+
+def test_ratios_over_another_baseline_are_taken_over_the_first() -> None:
+    a = run("a", [(1.0, 0.0), (2.0, 0.1)])
+    # Twice as slow a baseline flatters: 4x over it is 2x over a's.
+    b = run("b", [(2.0, 0.0), (4.0, 0.1)], latency=2.0)
+    found = compare(a, b)
+    assert found.rebased == {"speedup": 0.5}
+    assert found.b.points["speedup"].tolist() == [1.0, 2.0]
+    assert found.change == 0
+    assert "baselines differ" in found.notes[0]
+    assert b.front["speedup"].tolist() == [2.0, 4.0], "the run itself is left alone"
+
+
+def test_points_that_only_a_dropped_objective_kept_are_left_out() -> None:
+    three = {**UP, "energy_saving": True}
+    a = run("a", [(1.0, 0.0), (0.9, 0.05), (2.0, 0.1)], objectives=three)
+    found = compare(a, run("b", [(1.0, 0.0)]))
+    assert found.a.points["point"].tolist() == ["a0", "a2"]
+    assert "energy_saving" in found.notes[0]
+
+
+def test_runs_of_different_work_are_compared_with_a_warning() -> None:
+    found = compare(run("a", [(1.0, 0.0)]), run("b", [(1.0, 0.0)], context=512))
+    assert found.differences == {"workload.context": (1024, 512)}
+    assert any("workloads differ" in note for note in found.notes)
+
+
+def test_one_shared_objective_is_not_enough() -> None:
+    other = run("b", [(1.0, 0.0)], objectives={"energy_saving": True, "nll_increase": False})
+    with pytest.raises(BadInput, match="b: shares 1 objectives with a"):
+        compare(run("a", [(1.0, 0.0)]), other)
+
+
+def test_whole_algorithms_and_profiles_differ_in_one_line_each() -> None:
+    a, b = run("a", [(1.0, 0.0)]), run("b", [(1.0, 0.0)], profile_sha256="1" * 64)
+    table = b.space.plain()
+    table["algorithms"]["quest"] = {"budget": [1, 2], "page": [4]}
+    b.space.plain = lambda: table
+    assert differences(a.space, b.space) == {
+        "algorithms.quest": (None, "swept"),
+        "workload.profile": ("p (00000000)", "p (11111111)"),
+    }
+
+
+costs = arrays(np.float64, st.tuples(st.integers(1, 8), st.just(2)), elements=st.integers(-3, 3).map(float))
+
+
+@given(costs, costs)
+def test_dominance_is_its_definition(mine: np.ndarray, theirs: np.ndarray) -> None:  # type: ignore[type-arg]
+    beaten, equal = dominance(mine, theirs)
+    for i, row in enumerate(mine):
+        assert beaten[i] == any((o <= row).all() and (o < row).any() for o in theirs)
+        assert equal[i] == any((o == row).all() for o in theirs)
