@@ -10,141 +10,41 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dse.profiles.profile import ACCURACY_COLUMN
+from dse.search.aim import RATIOS, Aim, Cost, Follow, Limit
+from dse.search.aim import can_hunt as can_hunt
 from dse.search.front import nondominated, one_per_vector, settled
 from dse.search.metrics import Meter
-from dse.search.plane import Plane
-from dse.search.shards import LIMIT_ROOM, Chunk, Found, Goal, Identity, breaks, merge
+from dse.search.plane import SLACK, Plane
+from dse.search.shards import Chunk, Found, Goal, Identity, breaks, merge
 from dse.search.skyline import ROOM, Skyline
 from dse.search.terms import Terms, terms
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 
-TILE_POINTS: Final = 12_288
-"""Points (of one number of heads in flight) evaluated together: a few arrays of them fit a core's cache."""
+TILE_POINTS: Final = 65_536
+"""Points (of one number of heads in flight) evaluated together: enough to outweigh the calls, few enough for a
+core's cache."""
 
 ROUND: Final = 24
-"""Evaluations between two looks at what the front rules out by now."""
+"""Evaluations between two looks at what the front rules out by now, at most."""
 
 PLANE_CELLS: Final = 1 << 17
 """Most compute combinations times outer combinations held at once."""
 
+GROUP: Final = 16
+"""Neighbouring compute combinations whose best values are looked at first."""
+
+CANDIDATES: Final = 20_000
+"""Points that may be on the front at a time."""
+
 DOMINATED: Final = "dominated"
-
-PLAIN: Final = (
-    "latency_s", "attention_s", "energy_j", "area_mm2", "power_w", "power_chip_w", "dram_bytes",
-    "attention_share",
-)  # fmt: skip
-RATIOS: Final[Mapping[str, str]] = {
-    "speedup": "latency_s", "speedup_best_dense": "latency_s", "speedup_end_to_end": "model_s",
-    "energy_saving": "energy_j", "dram_reduction": "dram_bytes",
-}  # fmt: skip
-"""Metrics that are a number of the setting over a raw metric."""
-
-
-def can_hunt(goal: Goal) -> bool:
-    """Whether all metrics of a goal come from a price taken apart."""
-    known = {*PLAIN, *RATIOS, *ACCURACY_COLUMN}
-    return known >= {*goal.objectives, *goal.constraints}
-
-
-@dataclass(frozen=True)
-class Follow:
-    """How a metric of one setting follows from a raw one: the raw one itself, or `over` / raw."""
-
-    name: str
-    raw: str
-    over: float | None
-
-    def __call__(self, values: FloatArray) -> FloatArray:
-        return values if self.over is None else self.over / values
-
-    def at(self, value: float) -> float:
-        """The raw value where the metric has `value`, loosely: infinite where it never has."""
-        if self.over is None:
-            return value
-        return self.over / value if value > 0 else math.inf
-
-
-@dataclass(frozen=True)
-class Cost:
-    """An objective that varies over designs, as a cost."""
-
-    column: int
-    follow: Follow
-    up: bool
-
-    @property
-    def least_raw(self) -> bool:
-        """Whether the least raw value is the best."""
-        return (self.follow.over is None) != self.up
-
-    def of(self, raw: FloatArray) -> FloatArray:
-        values = self.follow(raw)
-        return -values if self.up else values
-
-
-@dataclass(frozen=True)
-class Limit:
-    """A constraint as limits of a raw metric, loosened by `LIMIT_ROOM`."""
-
-    follow: Follow
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, follow: Follow, low: float | None, high: float | None) -> Limit:
-        ends = [-math.inf if low is None else low, math.inf if high is None else high]
-        if follow.over is not None:
-            # over / raw: the lower limit becomes the upper one.
-            ends = [
-                0.0 if high is None else (follow.at(high) if high > 0 else math.inf),
-                math.inf if low is None or low <= 0 else follow.at(low),
-            ]
-        loose = [
-            value - abs(value) * LIMIT_ROOM * side if math.isfinite(value) else value
-            for value, side in zip(ends, (1.0, -1.0), strict=True)
-        ]
-        return cls(follow, *loose)
-
-    def holds(self, raw: FloatArray) -> NDArray[np.bool_]:
-        """Which raw values lie within (an undefined one does not)."""
-        if self.low == -math.inf:
-            return np.asarray(raw <= self.high)
-        return np.asarray((raw >= self.low) & (raw <= self.high))
-
-
-@dataclass(frozen=True)
-class Aim:
-    """What is sought of one setting.
-
-    Attributes:
-        own: column of the objective -> the setting's cost on every design.
-        costs: the objectives that vary. limits: the constraints that vary.
-    """
-
-    setting: int
-    own: Mapping[int, float]
-    costs: Sequence[Cost]
-    limits: Sequence[Limit]
-
-    @property
-    def tested(self) -> tuple[str, ...]:
-        """Raw metrics every point is tested on."""
-        return tuple(
-            dict.fromkeys([*(x.follow.raw for x in self.limits), *(x.follow.raw for x in self.costs)])
-        )
-
-    @property
-    def raw(self) -> tuple[str, ...]:
-        """Raw metrics of the points that are kept."""
-        return tuple(dict.fromkeys([*self.tested, "area_mm2", "energy_j"]))
 
 
 @dataclass(frozen=True)
@@ -181,6 +81,7 @@ class Hunter:
         self.chunk, self.meter, self.goal, self.identity, self.skip = chunk, meter, goal, identity, skip
         self.found = Found.nothing(len(goal.objectives))
         self.known = self.found.costs if known is None else known
+        self.candidates: list[tuple[NDArray[Any], ...]] = []
 
     def terms(self, settings: IntArray) -> Terms:
         grid = self.chunk.grid
@@ -200,7 +101,7 @@ class Hunter:
                 continue
             for first in range(start, stop, each):
                 numbers = np.arange(first, min(first + each, stop))
-                plane = Plane(pieces, number, numbers, aim.raw)
+                plane = Plane(pieces, number, numbers, aim.raw, self.skip)
                 self._plane(plane, aim)
         return self.found
 
@@ -219,13 +120,13 @@ class Hunter:
         costs, limits = [], []
         for name, limit in self.goal.constraints.items():
             if name not in ACCURACY_COLUMN:
-                limits.append(Limit.of(self._follow(name, setting), limit.low, limit.high))
+                limits.append(Limit.of(self.follow(name, setting), limit.low, limit.high))
             elif breaks(float(accuracy[ACCURACY_COLUMN[name]]), limit):
                 self._exclude(name, points)
                 return None
         for column, (name, up) in enumerate(self.goal.objectives.items()):
             if name not in ACCURACY_COLUMN:
-                costs.append(Cost(column, self._follow(name, setting), up))
+                costs.append(Cost(column, self.follow(name, setting), up))
                 continue
             value = float(accuracy[ACCURACY_COLUMN[name]])
             if not math.isfinite(value):
@@ -234,13 +135,14 @@ class Hunter:
             own[column] = -value if up else value
         return Aim(setting, own, costs, limits)
 
-    def _follow(self, name: str, setting: int) -> Follow:
+    def follow(self, name: str, setting: int) -> Follow:
+        """How a metric of a setting follows from a raw one."""
         base = self.meter.baseline
         if name not in RATIOS:
             return Follow(name, name, None)
         over = {
             "speedup": base.latency_s,
-            "speedup_end_to_end": base.latency_s + base.rest_s,
+            "speedup_end_to_end": base.model_s,
             "energy_saving": base.energy_j,
             "dram_reduction": base.dram_bytes,
         }
@@ -262,6 +164,8 @@ class Hunter:
         if self.skip:
             left, bounds = self._within(plane, aim, left)
         per_call = max(1, TILE_POINTS // (plane.size[0] * plane.size[1]))
+        # The most promising tiles rule out most of the others: the first looks come early.
+        calls = 1 if self.skip else ROUND
         while len(left):
             if self.skip and self._hopeless(skyline, aim, bounds):
                 self._exclude(DOMINATED, len(left) * plane.points_per_tile)
@@ -270,12 +174,14 @@ class Hunter:
                 stay = ~skyline.rules_out(bounds)
                 self._exclude(DOMINATED, int((~stay).sum()) * plane.points_per_tile)
                 left, bounds = left[stay], [b[stay] for b in bounds]
-            taken, left = left[: per_call * ROUND], left[per_call * ROUND :]
+            taken, left = left[: per_call * calls], left[per_call * calls :]
+            calls = min(2 * calls, ROUND)
             bounds = [b[len(taken) :] for b in bounds]
-            before = len(self.found.costs), self.found.count.sum()
             for at in range(0, len(taken), per_call):
                 self._tiles(plane, aim, taken[at : at + per_call], skyline)
-            if (len(self.found.costs), self.found.count.sum()) != before:
+                if sum(len(c[0]) for c in self.candidates) > CANDIDATES and self._join(plane, aim, skyline):
+                    skyline = self._skyline(aim)
+            if self._join(plane, aim, skyline):
                 skyline = self._skyline(aim)
 
     def _hopeless(self, skyline: Skyline, aim: Aim, bounds: Sequence[FloatArray]) -> bool:
@@ -305,44 +211,75 @@ class Hunter:
         return tiles[order], [c[order] for c in costs]
 
     def _tiles(self, plane: Plane, aim: Aim, tiles: IntArray, skyline: Skyline) -> None:
-        """Evaluate tiles point by point and keep what the skyline does not rule out."""
+        """Evaluate tiles point by point, and note what the skyline does not rule out.
+
+        Single precision is enough to see what most points are good for; those it cannot tell are priced again.
+        """
         terms, shape = plane.terms, (len(tiles), *plane.size)
-        priced = plane.exact(tiles)
-        points, fits = math.prod(shape) * len(terms.flights), 0
-        names = aim.tested
+        priced = plane.loose(tiles)
+        each, fits = math.prod(shape), 0
         flights: list[Flight] = []
-        corners: list[FloatArray] = []
+        edges: list[FloatArray] = []
         for flight, heads in enumerate(terms.flights.tolist()):
-            raw = priced.metrics(names, flight, heads)
-            ok: NDArray[np.bool_] | None = None
-            for limit in aim.limits:
-                good = limit.holds(raw[limit.follow.raw])
-                some = int(np.count_nonzero(good)) * (math.prod(shape) // good.size)
-                self._break(limit.follow.name, math.prod(shape) - some)
-                ok = good if ok is None else np.asarray(ok & good)
-            if ok is not None:
-                some = int(np.count_nonzero(ok)) * (math.prod(shape) // ok.size)
-                fits += some
-                if not some:
-                    continue
+            raw = priced.metrics(aim.tested, flight, heads)
+            ok = self._fitting(plane, aim, tiles, flight, raw)
+            some = each if ok is None else int(np.count_nonzero(ok)) * (each // ok.size)
+            fits += some
+            if not some:
+                continue
             values = []
             for i, cost in enumerate(aim.costs):
-                each = raw[cost.follow.raw]
+                value = raw[cost.follow.raw]
                 if ok is not None and i == 0:  # one infinite cost is enough to rule a point out
-                    each = np.where(ok, each, math.inf if cost.least_raw else -math.inf)
-                each = np.broadcast_to(each, shape)
-                values.append(each)
-                if len(corners) <= i:
-                    corners.append(each.copy())
+                    value = _masked(value, ok, cost.least_raw)
+                value = np.broadcast_to(value, shape)
+                values.append(value)
+                edge = value.min(axis=1) if cost.least_raw else value.max(axis=1)
+                if len(edges) <= i:
+                    edges.append(edge)
                 else:
-                    (np.minimum if cost.least_raw else np.maximum)(corners[i], each, out=corners[i])
+                    (np.minimum if cost.least_raw else np.maximum)(edges[i], edge, out=edges[i])
             flights.append(Flight(flight, values, ok))
-        fits = points if not aim.limits else fits
+        points = each * len(terms.flights)
         self.found.evaluated += points
         self.found.infeasible += points - fits
-        if not fits:
-            return
-        self._collect(plane, aim, tiles, skyline, flights, corners)
+        if fits:
+            self._collect(plane, aim, tiles, skyline, flights, edges)
+
+    def _fitting(
+        self, plane: Plane, aim: Aim, tiles: IntArray, flight: int, raw: Mapping[str, FloatArray]
+    ) -> NDArray[np.bool_] | None:
+        """Which points of tiles satisfy all constraints (None: there are none); those that break one are counted."""
+        shape = (len(tiles), *plane.size)
+        each = math.prod(shape)
+        loose: list[NDArray[np.bool_]] = []
+        doubt: NDArray[np.bool_] | None = None
+        for limit in aim.limits:
+            values = raw[limit.follow.raw]
+            good = limit.holds(values, SLACK)
+            sure = limit.holds(values, -SLACK)
+            some = int(np.count_nonzero(good))
+            self._break(limit.follow.name, each - some * (each // good.size))
+            if some != np.count_nonzero(sure):
+                near = good & ~sure
+                doubt = near if doubt is None else doubt | near
+            loose.append(good)
+        if not loose:
+            return None
+        ok = loose[0]
+        for good in loose[1:]:
+            ok = np.asarray(ok & good)
+        if doubt is None:
+            return ok
+        tile, memory, compute = np.nonzero(np.broadcast_to(doubt, shape))
+        exact = self._at(plane, aim, tiles[tile], memory, compute, np.full(len(tile), flight))
+        ok = np.broadcast_to(ok, shape).copy()
+        for limit, good in zip(aim.limits, loose, strict=True):
+            holds = limit.holds(exact[limit.follow.raw])
+            seemed = np.broadcast_to(good, shape)[tile, memory, compute]
+            self._break(limit.follow.name, int(np.count_nonzero(seemed & ~holds)))
+            ok[tile, memory, compute] &= holds
+        return ok
 
     def _collect(
         self,
@@ -351,53 +288,63 @@ class Hunter:
         tiles: IntArray,
         skyline: Skyline,
         flights: Sequence[Flight],
-        corners: Sequence[FloatArray],
+        edges: Sequence[FloatArray],
     ) -> None:
-        """The points of evaluated tiles that may be on the front, joined to what was found."""
+        """The points of evaluated tiles that may be on the front: candidates."""
         shape = (len(tiles), *plane.size)
         if aim.costs:
-            edges = []
-            for cost, corner in zip(aim.costs, corners, strict=True):
-                edge = corner.min(axis=1) if cost.least_raw else corner.max(axis=1)
-                edges.append(_costs(cost, edge))
-            tile, compute = np.nonzero(~skyline.rules_out(edges))
+            starts = np.arange(0, shape[2], GROUP)
+            groups, columns = [], []
+            for cost, edge in zip(aim.costs, edges, strict=True):
+                reduce = np.minimum.reduceat if cost.least_raw else np.maximum.reduceat
+                groups.append(_costs(cost, reduce(edge, starts, axis=1)))
+            stay = np.repeat(~skyline.rules_out(groups, SLACK), GROUP, axis=1)[:, : shape[2]]
+            tile, compute = np.nonzero(stay)
+            columns = [_costs(cost, e[tile, compute]) for cost, e in zip(aim.costs, edges, strict=True)]
+            stay = ~skyline.rules_out(columns, SLACK)
+            tile, compute = tile[stay], compute[stay]
             if not len(tile):
                 return
         else:
             tile, compute = (n.reshape(-1) for n in np.indices((shape[0], shape[2])))
-        found: list[tuple[IntArray, ...]] = []
-        values: list[list[FloatArray]] = []
         for flight in flights:
             costs = [
                 _costs(cost, each[tile, :, compute])
                 for cost, each in zip(aim.costs, flight.values, strict=True)
             ]
             if costs:
-                stay = ~skyline.rules_out(costs)
+                stay = ~skyline.rules_out(costs, SLACK)
             elif flight.fits is not None:
                 stay = np.broadcast_to(flight.fits, shape)[tile, :, compute]
             else:
                 stay = np.ones((len(tile), shape[1]), dtype=bool)
             row, memory = np.nonzero(stay)
-            found.append((np.full(len(row), flight.number), tile[row], memory, compute[row]))
-            values.append([c[row, memory] for c in costs])
-        number, tile, memory, compute = (np.concatenate(each) for each in zip(*found, strict=True))
-        if len(tile):
-            varying = [np.concatenate([v[i] for v in values]) for i in range(len(aim.costs))]
-            self._join(plane, aim, tiles[tile], memory, compute, number, varying)
+            if len(row):
+                number = np.full(len(row), flight.number)
+                values = (
+                    np.stack([c[row, memory] for c in costs], axis=1) if costs else np.empty((len(row), 0))
+                )
+                self.candidates.append((tiles[tile[row]], memory, compute[row], number, values))
 
-    def _join(
-        self,
-        plane: Plane,
-        aim: Aim,
-        tile: IntArray,
-        memory: IntArray,
-        compute: IntArray,
-        flight: IntArray,
-        varying: Sequence[FloatArray],
-    ) -> None:
-        """Candidates, exactly: their whole cost vectors, limits, area and energy."""
+    def _join(self, plane: Plane, aim: Aim, skyline: Skyline) -> bool:
+        """The candidates so far, exactly: joined to what was found. Whether that changed anything."""
+        if not self.candidates:
+            return False
+        columns = [np.concatenate(each) for each in zip(*self.candidates, strict=True)]
+        self.candidates.clear()
+        if aim.costs:  # most of them are beaten by others of them, by more than single precision loses
+            rough = columns[4]
+            best = Skyline(rough, [], [], range(rough.shape[1]))
+            stay = ~best.rules_out(list(rough.T), 3 * SLACK)
+            columns = [c[stay] for c in columns]
+        tile, memory, compute, flight = columns[:4]
         goal = self.goal
+        raw = self._at(plane, aim, tile, memory, compute, flight)
+        varying = [_costs(cost, raw[cost.follow.raw]) for cost in aim.costs]
+        if varying:
+            stay = ~skyline.rules_out(varying)
+            tile, memory, compute, flight = (a[stay] for a in (tile, memory, compute, flight))
+            raw, varying = {name: v[stay] for name, v in raw.items()}, [v[stay] for v in varying]
         costs = np.empty((len(tile), len(goal.objectives)))
         for column, value in aim.own.items():
             name = list(goal.objectives)[column]
@@ -405,12 +352,13 @@ class Hunter:
         for cost, values in zip(aim.costs, varying, strict=True):
             costs[:, cost.column] = settled(values)
         good = nondominated(costs)
+        if not good.any():
+            return False
         tile, memory, compute, flight = (a[good] for a in (tile, memory, compute, flight))
         costs = costs[good]
-        raw = self._at(plane, aim, tile, memory, compute, flight)
         design = plane.designs(tile, memory, compute, flight)
         setting = np.full(len(design), self.chunk.first + aim.setting)
-        area, energy = settled(raw["area_mm2"]), settled(raw["energy_j"])
+        area, energy = settled(raw["area_mm2"][good]), settled(raw["energy_j"][good])
         kept, count = one_per_vector(
             costs,
             (area, energy),
@@ -419,6 +367,7 @@ class Hunter:
         )
         part = Found(costs[kept], area[kept], energy[kept], setting[kept], design[kept], count)
         self.found = merge(self.found, part, self.chunk, self.identity)
+        return True
 
     def _at(
         self,
@@ -438,6 +387,14 @@ class Hunter:
             for name, values in priced.metrics(aim.raw, number, heads).items():
                 found[name][here] = np.broadcast_to(values, (len(here), 1, 1))[:, 0, 0]
         return found
+
+
+def _masked(values: FloatArray, ok: NDArray[np.bool_], least: bool) -> FloatArray:
+    """Values where `ok`, infinitely bad ones elsewhere."""
+    if not least or not values.min() > 0:
+        return np.where(ok, values, values.dtype.type(math.inf if least else -math.inf))
+    with np.errstate(divide="ignore", invalid="ignore"):  # several times as fast as `where`
+        return np.asarray(values / ok.view(np.uint8).astype(values.dtype))
 
 
 def _costs(cost: Cost, raw: FloatArray) -> FloatArray:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import cached_property
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,12 @@ RAW: Final = (
 MEMORY_CELL: Final = 8
 COMPUTE_CELL: Final = 64
 """Neighbours in a cell, at most: enough for long inner loops, few enough for tight bounds."""
+
+WHOLE_CELL: Final = 2048
+"""Most compute combinations in a cell where every point is evaluated and nothing is bounded."""
+
+SLACK: Final = 1e-5
+"""Relative; far more than single precision loses on the some forty additions, products and maxima of a metric."""
 
 _NEEDS: Mapping[str, tuple[str, ...]] = {
     "latency_s": ("time",), "attention_s": ("time",), "rest_s": ("rest",), "model_s": ("time", "rest"),
@@ -64,6 +71,10 @@ class Sides:
         """The longer of both sides."""
         picked = self._both(role)
         return np.maximum(*picked) if len(picked) == 2 else (picked[0] if picked else 0.0)
+
+    def of_class(self, role: str, number: int) -> list[FloatArray]:
+        """The tables of one load class, [tiles..., memory, 1] and [tiles..., 1, compute], where there are any."""
+        return [table[number if len(table) > 1 else 0] for table in self._both(role)]
 
     def at(self, role: str, flight: int) -> FloatArray | float:
         """Both sides added, for one number of heads in flight; [tiles..., memory, compute]."""
@@ -139,6 +150,66 @@ class Priced:
         return found
 
 
+class Loose(Priced):
+    """The same, in single precision where it will do, load class by load class, so that its few arrays stay in a core's cache.
+
+    Its times are already those of all tasks but the first, see `Plane.loose`.
+    """
+
+    def __init__(self, sides: Sides, terms: Terms, roles: Collection[str]) -> None:
+        super().__init__(sides, terms, {*roles} - {"time"})
+        if "time" not in roles:
+            return
+        times = ("series", *PHASES)
+        classes = max((len(t) for r in (*times, "beside", "busy") for t in sides._both(r)), default=1)
+        self.alone: list[FloatArray] = []
+        self.busy: list[FloatArray] = []
+        for k in range(classes):
+            phases = [_longest(sides.of_class(role, k)) for role in PHASES]
+            alone = _total([*sides.of_class("series", k), *(p for p in phases if p is not None)])
+            beside = _longest(sides.of_class("beside", k))
+            self.alone.append(alone if beside is None else np.maximum(alone, beside))
+            busy = _longest(sides.of_class("busy", k))
+            self.busy.append(np.zeros_like(self.alone[-1][:1, :1, :1]) if busy is None else busy)
+        self.waits = self.alone[0]
+        together = _total(self.alone)
+        # A layer of a single task has no further ones: its time is all there is.
+        self.lone = terms.tasks <= 1.0
+        self.first = together if self.lone else together * (1.0 / (terms.tasks - 1.0))
+
+    def attention_s(self, heads: float) -> FloatArray:
+        if self.lone:
+            return self.first
+        seconds, share = self.first, 1.0 / heads
+        shape = np.broadcast_shapes(*(a.shape for a in (*self.alone, *self.busy)))
+        spare, total = (np.empty(shape, dtype=seconds.dtype) for _ in range(2))
+        for alone, busy in zip(self.alone, self.busy, strict=True):
+            if heads == 1.0:
+                np.maximum(alone, busy, out=spare)
+            else:
+                np.multiply(alone, share, out=spare)
+                np.maximum(spare, busy, out=spare)
+            seconds = np.add(seconds, spare, out=total)
+        return seconds
+
+
+def _longest(parts: Sequence[FloatArray]) -> FloatArray | None:
+    """The longer of both sides; None where there is none."""
+    return np.maximum(*parts) if len(parts) == 2 else (parts[0] if parts else None)
+
+
+def _total(parts: Sequence[FloatArray]) -> FloatArray:
+    """The sum, small arrays first so that few additions have the full shape."""
+    parts = sorted(parts, key=lambda a: a.size)
+    result: FloatArray = parts[0] if parts else np.zeros((1, 1, 1), dtype=np.float32)
+    for number, part in enumerate(parts[1:]):
+        if number and result.shape == np.broadcast_shapes(result.shape, part.shape):
+            np.add(result, part, out=result)
+        else:
+            result = result + part
+    return result
+
+
 def _classes(values: FloatArray) -> FloatArray:
     """Sum over the load classes, in their order."""
     total: FloatArray = values[0].copy()
@@ -160,14 +231,19 @@ class Plane:
         memory, compute: lengths of the sides; cells: their numbers per side; size: neighbours in a cell.
     """
 
-    def __init__(self, terms: Terms, setting: int, outer: IntArray, metrics: Collection[str]) -> None:
+    def __init__(
+        self, terms: Terms, setting: int, outer: IntArray, metrics: Collection[str], bounded: bool = True
+    ) -> None:
         self.terms, self.outer = terms, outer
         self.metrics = tuple(dict.fromkeys(metrics))
         self.roles = {role for name in self.metrics for role in _NEEDS[name]}
         if terms.whole and "time" in self.roles:
             self.roles.add("rest")
         self.memory, self.compute = terms.length(terms.memory), terms.length(terms.compute)
-        self.size = (cell_size(self.memory, MEMORY_CELL), cell_size(self.compute, COMPUTE_CELL))
+        self.size = (
+            cell_size(self.memory, MEMORY_CELL),
+            cell_size(self.compute, COMPUTE_CELL if bounded else WHOLE_CELL),
+        )
         self.cells = (self.memory // self.size[0], self.compute // self.size[1])
         wanted = {*self.roles} - {"time"}
         if "time" in self.roles:
@@ -189,15 +265,45 @@ class Plane:
     def points_per_tile(self) -> int:
         return self.size[0] * self.size[1] * len(self.terms.flights)
 
-    def exact(self, tiles: IntArray) -> Priced:
-        """Prices of tiles by flat number, [tiles, memory, compute]."""
+    @cached_property
+    def _loose(self) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+        """The tables of `loose`; times of all tasks of a layer but the first."""
+        further = 1.0 - 1.0 / self.terms.tasks if self.terms.tasks > 1.0 else 1.0
+        times = {*PHASES, "series", "beside", "busy"}
+        kind: Any = np.float32 if self.precise else np.float64
+
+        def cast(tables: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+            return {
+                role: np.asarray(t * further if role in times else t, dtype=kind)
+                for role, t in tables.items()
+            }
+
+        return cast(self._tables[0]), cast(self._tables[1])
+
+    @cached_property
+    def precise(self) -> bool:
+        """Whether single precision holds every entry (and products of two of them) to its full digits."""
+        return all(
+            float(t.max()) < 1e15 and float(np.min(t, where=t > 0, initial=1.0)) > 1e-15
+            for tables in self._tables
+            for t in tables.values()
+        )
+
+    def loose(self, tiles: IntArray) -> Loose:
+        """Prices of tiles to about `SLACK`, [tiles, memory, compute]."""
         outer, left, right = np.unravel_index(tiles, self.tiles)
-        memory = {role: _lifted(table[:, outer, left], True) for role, table in self._tables[0].items()}
-        compute = {role: _lifted(table[:, outer, right], False) for role, table in self._tables[1].items()}
-        return Priced(Sides(memory, compute), self.terms, self.roles)
+        sides = []
+        for tables, cells, memory in ((self._loose[0], left, True), (self._loose[1], right, False)):
+            if len(tiles) == 1:  # a view
+                o, c = int(outer[0]), int(cells[0])
+                picked = {role: table[:, o : o + 1, c] for role, table in tables.items()}
+            else:
+                picked = {role: table[:, outer, cells] for role, table in tables.items()}
+            sides.append({role: _lifted(table, memory) for role, table in picked.items()})
+        return Loose(Sides(*sides), self.terms, self.roles)
 
     def points(self, tiles: IntArray, memory: IntArray, compute: IntArray) -> Priced:
-        """Prices of single points by tile and place within its cells, [points, 1, 1]; the same bits as `exact`."""
+        """Exact prices of single points by tile and place within its cells, [points, 1, 1]."""
         outer, left, right = np.unravel_index(tiles, self.tiles)
         left_tables, right_tables = (
             {

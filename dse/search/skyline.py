@@ -48,8 +48,11 @@ class Skyline:
             left = left[np.unique([*strong, *even.tolist()])]
         self.left = left
 
-    def rules_out(self, costs: Sequence[FloatArray]) -> BoolArray:
-        """Which points (or bounds), by their other costs, are strictly dominated; infinite ones are too."""
+    def rules_out(self, costs: Sequence[FloatArray], room: float = ROOM) -> BoolArray:
+        """Which points (or bounds), by their other costs, are strictly dominated; infinite ones are too.
+
+        `room`: relative, how far off the costs may be.
+        """
         if not self.kind:
             raise ValueError("a setting without other costs is ruled out as a whole or not at all")
         out = ~np.isfinite(costs[0])
@@ -58,7 +61,7 @@ class Skyline:
         if not self.count:
             return out
         with np.errstate(invalid="ignore"):  # infinite ones are out already
-            tight = [values - (np.abs(values) * ROOM + 1e-300) for values in costs]
+            tight = [values - (np.abs(values) * room + 1e-300) for values in costs]
         if self.kind == 1:
             return np.asarray(out | (self.left[0, 0] <= tight[0]))
         if self.kind == 2:

@@ -31,6 +31,7 @@ from dse.search.front import nondominated
 from dse.search.hunt import Hunter, can_hunt
 from dse.search.keep import Pieces, clear, code_digest
 from dse.search.metrics import BaselinePrice, BestDense, Meter, Pricer, Rows
+from dse.search.nearest import closest
 from dse.search.report import describe as describe
 from dse.search.report import front_table, mean_context, summary, versions
 from dse.search.shards import (
@@ -59,7 +60,7 @@ BLOCKS_PER_TASK = 8
 APART_POINTS = 1 << 22
 """From this size on a price is taken apart; below, starting to costs more than it saves."""
 
-TASK_POINTS = (1 << 20, 1 << 29)
+TASK_POINTS = (1 << 24, 1 << 29)
 """Least and most points of a task whose price is taken apart."""
 
 TASKS = 256
@@ -142,6 +143,8 @@ def sweep(
     if not any(len(f.costs) for f in found.values()):
         if keep is not None:
             clear(keep)
+        if run.apart:
+            run.name_closest(found)
         raise DseError(_nothing_fits(space, run.goal.constraints, found, total))
     keep_global = _on_front(found)
     front = front_table(space, run.meter, run.chunks, found, keep_global, run.identity)
@@ -310,6 +313,13 @@ class _Run:
                 fastest = self._fastest(dense, others)
             self._know_best(dense, fastest)
         return found
+
+    def name_closest(self, found: Mapping[str, Found]) -> None:
+        """Fill in the points that break the constraints least: what is left out by proof is never measured."""
+        for name, chunks in self.chunks.items():
+            for chunk in chunks:
+                near = closest(chunk, self.meter, self.goal)
+                found[name].closest = min(found[name].closest, near, key=lambda c: c[0])
 
     def tasks(self, goal: Goal, algorithms: Collection[str] | None = None) -> list[Task]:
         """The whole sweep in pieces; they depend on the space alone."""

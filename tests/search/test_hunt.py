@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -205,3 +206,36 @@ def test_the_fast_sweep_equals_brute_force(seed: int, monkeypatch: pytest.Monkey
                 same = np.isclose(costs, vector, rtol=1e-11, atol=0).all(axis=1)
                 assert same.sum() == 1
                 assert mine["ties"].to_numpy()[same][0] == count - 1
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_where_nothing_fits_the_closest_point_is_the_closest_of_all(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(seed)
+    monkeypatch.setattr(sweeping, "APART_POINTS", 0)
+    monkeypatch.setattr(hunt, "PLANE_CELLS", int(rng.choice([1, 1 << 17])))
+    monkeypatch.setattr(plane, "COMPUTE_CELL", int(rng.choice([1, 5, 64])))
+    table = random_table(rng)
+    flat = Flat(load_space(table, profile=PROFILE))
+    names = ["area_mm2", str(rng.choice(["power_w", "energy_j"])), "nll_increase"][: int(rng.integers(1, 4))]
+    least = {n: min(t[n].min() for t in flat.tables.values()) for n in names}
+    table["constraints"] = {
+        n: {"max": float(low + abs(low) * rng.uniform(0.1, 0.6))} for n, low in least.items()
+    }
+    table["constraints"]["area_mm2"] = {"max": float(least["area_mm2"] * rng.uniform(0.5, 0.99))}
+    space = load_space(table, profile=PROFILE)
+    total = math.inf
+    for points in flat.tables.values():
+        excess = sum(
+            np.maximum(0.0, points[n] - x.high) / max(abs(x.high), 1e-12)
+            for n, x in space.constraints.items()
+            if x.high is not None
+        )
+        total = min(total, float(np.min(excess)))
+    with pytest.raises(DseError, match="the closest point") as caught:
+        sweep(space)
+    told = re.findall(r"(\w+) = ([-\d.e+]+), [-\d.e+]+ above max ([-\d.e+]+)", str(caught.value))
+    assert told
+    seen = sum((float(value) - float(high)) / max(abs(float(high)), 1e-12) for _, value, high in told)
+    assert seen == pytest.approx(total, rel=0.02, abs=2e-3)

@@ -126,7 +126,7 @@ def _two_and_one_dies(home: Path, url: str, storage: Any, each: int) -> None:
         one = _worker(home, url, each, "-o", "one", "--seed", "1", "--grace", "5")
         two = _worker(home, url, each, "-o", "two", "--seed", "2", "--grace", "5")
         try:
-            _wait_for(storage, 6)
+            _wait_for(storage, 3)
             deadline = time.monotonic() + 60
             while asked(optuna.load_study(study_name="shared", storage=storage())) < 2 * each:
                 assert time.monotonic() < deadline, "the second did not ask"
@@ -154,7 +154,7 @@ def test_two_processes_on_a_journal(home: Path) -> None:
         backend = optuna.storages.journal.JournalFileBackend(str(path))
         return optuna.storages.JournalStorage(backend)
 
-    _two_and_one_dies(home, f"journal:{path}", storage, 25)
+    _two_and_one_dies(home, f"journal:{path}", storage, 12)
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def test_two_processes_on_postgresql(home: Path, postgresql: str) -> None:
     def storage() -> Any:
         return optuna.storages.RDBStorage(postgresql.replace("postgresql://", "postgresql+psycopg2://"))
 
-    _two_and_one_dies(home, postgresql, storage, 25)
+    _two_and_one_dies(home, postgresql, storage, 12)
     for path in (home / "one").rglob("*"):
         if path.is_file():
             assert b"secret" not in path.read_bytes(), path
