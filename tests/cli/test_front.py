@@ -77,3 +77,13 @@ def test_a_file_by_its_suffix(dse: Dse, swept: Path, tmp_path: Path, name: str, 
 def test_colour_only_on_request(dse: Dse, swept: Path) -> None:
     assert "\x1b" not in dse("front", RUN, cwd=swept).stdout
     assert "\x1b[1m" in dse("front", RUN, cwd=swept, colour=True).stdout
+
+
+def test_a_run_that_shares_no_fetches_says_so(dse: Dse, home: Path, swept: Path) -> None:
+    assert dse("sweep", "tiny.toml", "--set", "workload.grouped=false", "-o", "apart", cwd=home).code == 0
+    note = "as if every query head had its own keys and values"
+    assert note in dse("front", "apart", cwd=home).stderr
+    assert note not in dse("front", RUN, cwd=swept).stderr
+    assert note in dse("check", "tiny.toml", "--set", "workload.grouped=false", cwd=home).stdout.replace(
+        "\n", " "
+    )

@@ -71,7 +71,7 @@ def test_random_order_is_never_faster(keep: float, size: int, window: float) -> 
     ordered = Stream(n, rows, rows * (1 - keep), size, size)
     shuffled = Stream(n, rows, rows, size, size, shuffled=True)
     a, b = (passage(HBM2, 16, window, s, trc_ns=48.0).ns(HBM2) for s in (ordered, shuffled))
-    assert b >= a * 0.85  # the two forms were fitted apart and cross where nothing shares a page
+    assert b >= a * 0.8  # the two forms were fitted apart and cross where nothing shares a page
 
 
 def test_a_lone_atom_per_page_waits_for_its_bank() -> None:
