@@ -161,9 +161,7 @@ def command(
     from dse.charts.style import chart_format, save, styled
 
     with styled(look) as style:
-        inches = (
-            {"column": style.width, "page": style.page}.get(width) if isinstance(width, str) else width
-        )
+        inches = {"column": style.width, "page": style.page}.get(width) if isinstance(width, str) else width
         wish = Wish(width=inches, columns=tuple(c for c in columns.split(",") if c), **wishes)
         if output is None:
             output = _output(runs, kind, wish)

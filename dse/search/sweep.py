@@ -70,7 +70,7 @@ KEEP_POINTS = 1 << 20
 """From this size on finished pieces are kept on disk; below, a sweep takes seconds."""
 
 TASK_SETTINGS = 16
-SEED_DESIGNS = 20_000
+SEED_DESIGNS = 200_000
 FIRST = np.zeros(1, dtype=np.intp)
 
 CLASSES = 4
