@@ -118,6 +118,7 @@ class Adore(Algorithm):
             k_chunk_bits=(self.integer("k_bits"),),
             v_bits=self.integer("v_bits"),
             q_bits=self.integer("q_bits"),
+            releases=True,
         )
 
     def start(self, prompt: Prompt) -> AdoreRun:

@@ -11,6 +11,8 @@ Attention Sinks" (ICLR 2024), here with original positions.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from dse.algorithms.contract import Attended, BoolArray, Call, FloatArray, Knob
@@ -115,7 +117,7 @@ class SlidingWindow(Layered):
     layered = ("recent", "sinks")
 
     def form(self) -> Form:
-        return plain_form(self)
+        return replace(plain_form(self), releases=True)
 
     def attend_layer(self, call: Call) -> Attended:
         q, k, v = operands(self, call)

@@ -104,7 +104,7 @@ def breakdown_figure(points: Sequence[Explained], title: str = "", width: float 
         time_parts = [times(p.story) for p in points]
         energy_parts = [energies(p.story) for p in points]
         figure = Figure(figsize=(width, 1.0), layout="constrained")
-        left, right = figure.subfigures(1, 2, width_ratios=(1.35, 1.0))
+        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.35, 1.0))[0]
         handles = []
         for part, stacks, scale, name, order in (
             (left, time_parts, 1e6, "time of attention, one step (µs)", None),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,16 +73,14 @@ def cloud(run: Run, space: Space, x: str, y: str, most: int = MOST) -> Cloud:
 
     for name in (x, y):
         if name not in METRICS or name == "speedup_best_dense":
-            known = [m for m in METRICS if m in numeric(run.front) and m != "speedup_best_dense"]
-            raise BadInput(f"cloud: {name!r} is not known of every point; {nearest(name, known)}")
+            have = [m for m in METRICS if m in numeric(run.front) and m != "speedup_best_dense"]
+            raise BadInput(f"cloud: {name!r} is not known of every point; {nearest(name, have)}")
     sweep = _Run(space, None, 1, "sequential", None, True, None)
-    base = run.info["baseline"]
-    known = BaselinePrice.read(base)
-    meter: Meter = replace(sweep.meter, pricer=price, baseline=known)
+    meter: Meter = replace(sweep.meter, pricer=price, baseline=BaselinePrice.read(run.info["baseline"]))
     limits = {name: limit for name, limit in space.constraints.items() if name != "speedup_best_dense"}
     settings = sum(len(chunk.knobs) for chunks in sweep.chunks.values() for chunk in chunks)
     designs = max(1, most // max(1, settings))
-    found: list[tuple[Any, Any]] = []
+    found: list[tuple[NDArray[np.float32], ...]] = []
     drawn = 0
     for chunks in sweep.chunks.values():
         for chunk in chunks:
@@ -106,6 +104,6 @@ def cloud(run: Run, space: Space, x: str, y: str, most: int = MOST) -> Cloud:
                 drawn += good.size
                 found.append(
                     tuple(np.broadcast_to(values[n], shape)[good].astype(np.float32) for n in (x, y))
-                )  # type: ignore[arg-type]
+                )
     xs, ys = (np.concatenate([pair[i] for pair in found]) for i in (0, 1))
     return Cloud(x, y, xs, ys, space.size, drawn)

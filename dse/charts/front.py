@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from dse.charts.findings import gains
 from dse.charts.labels import label
@@ -319,7 +319,7 @@ def _handles(
             text = f"{name} (the rival)" if name == RIVAL and len(look) > 1 else name
             if name in drawn.knees:
                 text += f"; ringed: {drawn.knees[name]}"
-            line = "-" if drawn.scale is None else "none"
+            line: Literal["-", "none"] = "-" if drawn.scale is None else "none"
             handles.append(
                 Line2D([], [], color=ink if drawn.scale is None else shade(0.3), label=text, linestyle=line,
                        marker=marker, markersize=4 * wide)
@@ -338,7 +338,7 @@ def _handles(
     if drawn.scale is not None:
         bar = axes.figure.colorbar(drawn.scale, ax=axes, pad=0.02, aspect=30)
         bar.set_label(label(colour).axis)
-        bar.outline.set_linewidth(0.4)  # type: ignore[operator]
+        bar.outline.set_linewidth(0.4)
     return handles
 
 

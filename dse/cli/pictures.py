@@ -74,7 +74,7 @@ def published(run: Run) -> list[Published]:
 
     # quantity of a validated number -> columns it can stand beside. All are ratios over dense attention of twelve
     # bits on the system's own machine, which is what `speedup_same_hardware` says.
-    columns = {
+    columns: dict[str, dict[str, tuple[str, ...]]] = {
         "token-picker": {
             "speedup": ("speedup_same_hardware", "speedup"),
             "off-chip access, dense over pruned": ("dram_reduction",),
@@ -274,7 +274,8 @@ def draw_knobs(environment: Environment, runs: tuple[str, ...], wish: Wish) -> D
 
     if len(runs) != 1:
         raise BadInput(f"--kind knobs: needs exactly one profile, space or run; found {len(runs)}")
-    source, grouped, contexts = runs[0], True, ()
+    source, grouped = runs[0], True
+    contexts: tuple[int, ...] = ()
     if Path(source).is_dir() or source.endswith(".toml") or source in shipped_spaces():
         space = load_space(Path(source) / "space.toml" if Path(source).is_dir() else source)
         profile, grouped, contexts = space.profile, space.workload.grouped, (space.workload.context,)

@@ -138,6 +138,7 @@ def _width(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @click.pass_obj
 def command(
     environment: Environment,
+    /,
     runs: tuple[str, ...],
     kind: str,
     output: Path | None,

@@ -9,8 +9,8 @@ until the multipliers take longer than the stream:
 after attention (the two do not overlap: a layer needs the one before it).
 
 Memory holds the weights (scope ``model``) and the keys and values of each sequence: all tokens of the context,
-or, where a setting brings tokens back from elsewhere (`rows_reloaded`, `rows_rebuilt`), only the tokens it
-reads. Metadata is not counted. Tokens that an algorithm never reads again but does not release are.
+or, where a setting gives tokens back to memory for good (`Form.releases`), only the tokens it reads. Metadata is not
+counted. Tokens that an algorithm never reads again but does not release are.
 """
 
 from __future__ import annotations
@@ -48,10 +48,8 @@ def cache_bytes(ledger: Ledger, workload: Workload) -> FloatArray:
         (stats.counters["k_rows_0"] * stats.weights).sum(axis=1),
         (stats.counters["v_rows"] * stats.weights).sum(axis=1),
     )
-    back = stats.counters["rows_reloaded"] + stats.counters["rows_rebuilt"]
-    releases = (back * stats.weights).sum(axis=1) > 0
     # A query head with keys of its own counts its rows alone: both counters and tokens grow with the group.
-    rows = np.where(releases, read, heads * tokens * shape.group / stats.sharing)
+    rows = np.where(stats.releases, read, heads * tokens * shape.group / stats.sharing)
     bits = (
         (stats.chunk_bits.sum(axis=1) + stats.v_bits) * shape.head_dim
         + stats.k_scale_bits

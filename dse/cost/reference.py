@@ -118,7 +118,7 @@ def _batch(
     held = weights if workload.scope == "model" else 0.0
     tokens = max(n, float(workload.context))
     rows = len(each) * tokens * (1 if grouped else shape.group)
-    if any(count("rows_reloaded") or count("rows_rebuilt") for count in each):
+    if form.releases:
         rows = max(sum(count("k_rows_0") for count in each), sum(count("v_rows") for count in each))
     cache = rows * row_bits / 8
     limit = math.floor(max(capacity - held, 0.0) / cache)

@@ -54,7 +54,7 @@ class Statistics:
         counters: name (without scope) -> [S, K], mean per head of the class.
         weights: [S, K], KV heads per class; each row sums to layers * kv_heads.
         chunk_bits: [S, C] widths of the K planes, 0 where a setting has fewer.
-        v_bits, q_bits, k_scale_bits, v_scale_bits, lag: [S].
+        v_bits, q_bits, k_scale_bits, v_scale_bits, lag: [S]; releases: [S] bool.
         v_after, chunk_order: [S], indices into `V_AFTER` and `CHUNK_ORDER`.
     """
 
@@ -69,6 +69,7 @@ class Statistics:
     k_scale_bits: FloatArray
     v_scale_bits: FloatArray
     lag: FloatArray
+    releases: NDArray[np.bool_]
     v_after: NDArray[np.intp]
     chunk_order: NDArray[np.intp]
 
@@ -99,7 +100,7 @@ class Statistics:
         fields = {
             name: getattr(self, name)[rows]
             for name in ("weights", "chunk_bits", "v_bits", "q_bits", "k_scale_bits", "v_scale_bits", "lag",
-                         "v_after", "chunk_order")
+                         "releases", "v_after", "chunk_order")
         }  # fmt: skip
         counters = {name: values[rows] for name, values in self.counters.items()}
         return Statistics(shape=self.shape, n=self.n, grouped=self.grouped, counters=counters, **fields)
@@ -164,6 +165,7 @@ def statistics(
         k_scale_bits=np.asarray([form.k_scale_bits for form in forms], dtype=np.float64),
         v_scale_bits=np.asarray([form.v_scale_bits for form in forms], dtype=np.float64),
         lag=np.asarray([form.lag for form in forms], dtype=np.float64),
+        releases=np.asarray([form.releases for form in forms], dtype=np.bool_),
         v_after=np.asarray([V_AFTER.index(form.v_after) for form in forms], dtype=np.intp),
         chunk_order=np.asarray([CHUNK_ORDER.index(form.chunk_order) for form in forms], dtype=np.intp),
     )

@@ -111,12 +111,15 @@ def interpolation_error(grid: Grid, knob: str) -> InterpolationError | None:
 
 
 def _lines(grid: Grid, knob: str) -> Iterator[list[tuple[float, int]]]:
-    """Settings that differ in one numeric knob only, as ascending (value, row), three or more of a form."""
+    """Settings that differ in one numeric knob only, as ascending (value, row), three or more of a form.
+
+    Zero is no part of a line: nothing is interpolated from it.
+    """
     lines: dict[tuple[Any, ...], list[tuple[float, int]]] = {}
     for row in grid.by_key.values():
         setting = grid.profile.settings[row]
         value = setting.knobs[knob]
-        if canonical(value)[0] == 0:
+        if canonical(value)[0] == 0 and value != 0:
             others = {k: v for k, v in setting.knobs.items() if k != knob}
             key = (setting_key(grid.algorithm, others), setting.form)
             lines.setdefault(key, []).append((float(value), row))

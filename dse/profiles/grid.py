@@ -197,6 +197,11 @@ class Grid:
                 continue
             if at in (0, len(numbers)):
                 return None
+            if numbers[at - 1] == 0:
+                raise BadInput(
+                    f"{self.algorithm}.{knob}: {value:g} lies between 0 and {numbers[at]:g}{self._here}; 0 usually "
+                    f"switches something off, so nothing is interpolated from it; {self.command({knob: value})}"
+                )
             ends.append((numbers[at - 1], numbers[at]))
         rows = []
         for corner in itertools.product(*ends):

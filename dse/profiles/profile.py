@@ -283,7 +283,7 @@ def profile_checksum(profile: Profile) -> str:
         "phase": profile.phase,
         "shape": asdict(profile.shape),
         "contexts": profile.contexts,
-        "settings": [asdict(s) for s in profile.settings],
+        "settings": [plain_setting(s) for s in profile.settings],
         "defaults": profile.defaults,
         "counters": counter_columns(),
         "accuracy": ACCURACY,
@@ -295,6 +295,14 @@ def profile_checksum(profile: Profile) -> str:
         digest.update(str(array.shape).encode())
         digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
     return digest.hexdigest()
+
+
+def plain_setting(setting: Setting) -> dict[str, Any]:
+    """A setting as plain data; what was added to `Form` later is left out where it says nothing."""
+    table = asdict(setting)
+    if not setting.form.releases:
+        del table["form"]["releases"]
+    return table
 
 
 def arrays_of(profile: Profile) -> dict[str, FloatArray]:

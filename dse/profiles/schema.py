@@ -126,6 +126,8 @@ class Form:
             undecided (latency hidden by requests in flight); ``"row"``: in a second pass over the row.
         lag: tokens that go by between a request for a further chunk and its answer. Decisions were measured
             with exactly this delay, so a machine must not run further ahead of an answer; -1: no limit.
+        releases: whether tokens that are no longer read are given back to memory for good: a sequence then holds
+            only what a step reads. Otherwise every token stays, whether a step reads it or not.
     """
 
     k_chunk_bits: tuple[int, ...]
@@ -136,6 +138,7 @@ class Form:
     v_after: str = "none"
     chunk_order: str = "token"
     lag: int = -1
+    releases: bool = False
 
     @property
     def k_bits(self) -> int:

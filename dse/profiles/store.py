@@ -30,6 +30,7 @@ from dse.profiles.profile import (
     arrays_of,
     build_profile,
     check_profile,
+    plain_setting,
     profile_checksum,
 )
 from dse.profiles.schema import (
@@ -90,7 +91,7 @@ def write_profile(path: Path, profile: Profile) -> None:
         "phase": profile.phase,
         "shape": asdict(profile.shape),
         "contexts": list(profile.contexts),
-        "settings": [asdict(s) for s in profile.settings],
+        "settings": [plain_setting(s) for s in profile.settings],
         "defaults": {a: dict(k) for a, k in profile.defaults.items()},
         "provenance": asdict(profile.provenance),
         "columns": [columns[i] for i in used],
@@ -239,8 +240,16 @@ def _shape(table: Any) -> ModelShape:
 
 def _setting(table: Any, where: str) -> Setting:
     _strict(table, {"algorithm": str, "knobs": dict, "form": dict}, where)
-    kinds = {f.name: int for f in fields(Form)} | {"k_chunk_bits": list, "v_after": str, "chunk_order": str}
-    form = dict(_strict(table["form"], kinds, f"{where}.form"))
+    kinds = {f.name: int for f in fields(Form)} | {
+        "k_chunk_bits": list,
+        "v_after": str,
+        "chunk_order": str,
+        "releases": bool,
+    }
+    given = table["form"]
+    if isinstance(given, dict):
+        given = {"releases": False, **given}  # written only where it is true
+    form = dict(_strict(given, kinds, f"{where}.form"))
     form["k_chunk_bits"] = _integers(form["k_chunk_bits"], f"{where}.form.k_chunk_bits")
     return Setting(table["algorithm"], _knobs(table["knobs"], f"{where}.knobs"), Form(**form))
 

@@ -107,15 +107,17 @@ def compare(a: Run, b: Run, names: tuple[str, str] = ("A", "B")) -> Comparison:
             "fronts compare on two or more"
         )
     rebased = _rebased(a, b, shared)
-    fronts = [run.front[run.front["on_front"].astype(bool)].reset_index(drop=True) for run in (a, b)]
+    fronts: list[pd.DataFrame] = [
+        run.front.loc[run.front["on_front"].astype(bool)].reset_index(drop=True) for run in (a, b)
+    ]
     for metric, factor in rebased.items():
         fronts[1] = fronts[1].assign(**{metric: fronts[1][metric] * factor})
     costs = [settled(_costs(front, shared)) for front in fronts]
     for i, run in enumerate((a, b)):
-        good = np.isfinite(costs[i]).all(axis=1)
+        good: NDArray[np.bool_] = np.asarray(np.isfinite(costs[i]).all(axis=1))
         # With an objective left out, some points of the front are none any more.
         good[good] = nondominated(costs[i][good])
-        fronts[i], costs[i] = fronts[i][good].reset_index(drop=True), costs[i][good]
+        fronts[i], costs[i] = fronts[i].loc[good].reset_index(drop=True), costs[i][good]
         if not len(costs[i]):
             raise BadInput(f"{run.directory}: no point of its front has all of {', '.join(shared)}")
     both = np.concatenate(costs)
@@ -130,20 +132,20 @@ def compare(a: Run, b: Run, names: tuple[str, str] = ("A", "B")) -> Comparison:
             m: float((-costs[i][:, j]).max() if up else costs[i][:, j].min())
             for j, (m, up) in enumerate(shared.items())
         }
-        sides.append(Side(name, fronts[i], costs[i], hypervolume(costs[i], reference), beaten, equal, best))
+        sides.append(Side(name, fronts[i], costs[i], hypervolume(costs[i], list(reference)), beaten, equal, best))
     signs = {m: (-float(r) if up else float(r)) for (m, up), r in zip(shared.items(), reference, strict=True)}
     return Comparison(
-        sides[0], sides[1], shared, signs, hypervolume(both[nondominated(both)], reference), rebased,
+        sides[0], sides[1], shared, signs, hypervolume(both[nondominated(both)], list(reference)), rebased,
         differences(a.space, b.space), _notes(a, b, shared, rebased),
     )  # fmt: skip
 
 
 def dominance(mine: FloatArray, theirs: FloatArray) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """[n] which of `mine` something of `theirs` dominates, and which have an equal there."""
-    no_worse = (theirs[None, :, :] <= mine[:, None, :]).all(axis=2)
-    better = (theirs[None, :, :] < mine[:, None, :]).any(axis=2)
-    equal = (theirs[None, :, :] == mine[:, None, :]).all(axis=2)
-    return (no_worse & better).any(axis=1), equal.any(axis=1)
+    no_worse = np.all(theirs[None, :, :] <= mine[:, None, :], axis=2)
+    better = np.any(theirs[None, :, :] < mine[:, None, :], axis=2)
+    equal = np.all(theirs[None, :, :] == mine[:, None, :], axis=2)
+    return np.any(no_worse & better, axis=1), np.any(equal, axis=1)
 
 
 def _costs(front: pd.DataFrame, objectives: Mapping[str, bool]) -> FloatArray:

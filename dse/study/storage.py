@@ -5,7 +5,9 @@ A URL is data: its form is checked, nothing in it is run, and its user and passw
 
 from __future__ import annotations
 
+import random
 import re
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +35,8 @@ RETRIES: Final = 3
 """Times a trial is handed on whose process fell silent."""
 
 CONNECT_SECONDS: Final = 15
+OPENINGS: Final = 10
+"""Times an empty database is opened while other processes make its tables."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")
@@ -196,20 +200,38 @@ def open_storage(place: Place, grace: int) -> BaseStorage:
             proxy = o.GrpcStorageProxy(host=place.host, port=place.port)
             proxy.wait_server_ready(timeout=CONNECT_SECONDS)
             return proxy
-        connect: dict[str, Any] = {"timeout": 60} if place.kind == "sqlite" else {}
-        if place.path is not None:
-            place.path.parent.mkdir(parents=True, exist_ok=True)
-        return o.RDBStorage(
-            place.url,
-            engine_kwargs={"connect_args": connect} if connect else {},
-            heartbeat_interval=max(1, grace // 3),
-            grace_period=grace,
-            heartbeat_stale_trial_callback=o.RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
-        )
+        return _database(place, grace)
     except BadInput:
         raise
     except Exception as error:
         raise unusable(place, error) from None
+
+
+def _database(place: Place, grace: int) -> BaseStorage:
+    import optuna.storages as o
+    import sqlalchemy.exc
+
+    connect: dict[str, Any] = {"timeout": 60} if place.kind == "sqlite" else {}
+    if place.path is not None:
+        place.path.parent.mkdir(parents=True, exist_ok=True)
+    if place.url.startswith("postgresql+psycopg") and "connect_timeout=" not in place.url:
+        connect["connect_timeout"] = CONNECT_SECONDS
+    for attempt in range(1, OPENINGS + 1):
+        try:
+            return o.RDBStorage(
+                place.url,
+                engine_kwargs={"connect_args": connect} if connect else {},
+                heartbeat_interval=max(1, grace // 3),
+                grace_period=grace,
+                heartbeat_stale_trial_callback=o.RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
+            )
+        except sqlalchemy.exc.DBAPIError as error:
+            # Two processes that find an empty database both make its tables; who comes second opens it again.
+            late = isinstance(error, sqlalchemy.exc.IntegrityError) or "already exists" in str(error.orig)
+            if not late or attempt == OPENINGS:
+                raise
+            time.sleep(random.uniform(0, 0.2 * attempt))
+    raise AssertionError("unreachable")
 
 
 def unusable(place: Place, error: BaseException) -> BadInput:

@@ -52,7 +52,7 @@ def _work(tokens: float, cached: float | None, rebuilt: int) -> Work:
         "qk_rows_0": positions * seen, "pv_rows": positions * seen, "exponentials": positions * seen,
         "divisions": positions * 128.0, "rows_rebuilt": positions - 1.0,
     }  # fmt: skip
-    return Work(Form((16,), 16, 16), tokens, LLAMA, counts)
+    return Work(Form((16,), 16, 16, releases=cached is not None), tokens, LLAMA, counts)
 
 
 @dataclass(frozen=True)

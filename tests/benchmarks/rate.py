@@ -184,7 +184,10 @@ def kills(table: str, count: int) -> None:
             pieces = len(list((run / FOLDER).glob("*.npz")))
             subprocess.run([*command, str(run)], check=True, stdout=subprocess.DEVNULL)
             same = (run / "front.csv").read_bytes() == (whole / "front.csv").read_bytes()
-            print(f"kill {number + 1}: {pieces} pieces kept, front.csv {'identical' if same else 'DIFFERS'}", flush=True)
+            print(
+                f"kill {number + 1}: {pieces} pieces kept, front.csv {'identical' if same else 'DIFFERS'}",
+                flush=True,
+            )
             for path in sorted(run.glob("*")):
                 path.unlink()
             run.rmdir()

@@ -83,7 +83,7 @@ def top_theta() -> System:
 
 def adore() -> System:
     return _system(
-        Form((8,), 8, 12, k_scale_bits=16, v_scale_bits=16),
+        Form((8,), 8, 12, k_scale_bits=16, v_scale_bits=16, releases=True),
         **_rows("k_0", 0.4, 5.0), **_rows("v", 0.4, 5.0), qk_rows_0=GROUP * 0.4 * N, pv_rows=GROUP * 0.4 * N,
         exponentials=GROUP * 0.4 * N, controller_macs=5e4, rank_calls=1, rank_elements=N, rank_kept=0.4 * N,
         meta_read_bytes=2000, meta_write_bytes=16, rows_written=2.5, rows_rebuilt=0.05, rows_reloaded=2.0,

@@ -113,12 +113,13 @@ def test_losses_of_two_knobs_blend_within_the_cell_whatever_their_signs(
     losses: list[float], a: float, b: float
 ) -> None:
     rows = [
-        Setting("grid", {"a": x, "b": y}, Form((8,), 8, 8)) for x, y in itertools.product((0, 1), (0.0, 4.0))
+        Setting("grid", {"a": x, "b": y}, Form((8,), 8, 8))
+        for x, y in itertools.product((-2, -1), (-5.0, -1.0))
     ]
     given_ = fields(rows=rows)
     given_["accuracy"][:, :, NLL] = np.array(losses)[:, None]
     grid = build_profile(**{**given_, "defaults": {}})
-    plan = resolve(grid, "grid", {"a": [a], "b": [b]}, 64)
+    plan = resolve(grid, "grid", {"a": [a - 2], "b": [b - 5]}, 64)
     weights = plan.sources[0].loss_weights
     assert min(weights) >= 0
     assert sum(weights) == pytest.approx(1)
@@ -139,17 +140,17 @@ def test_interpolation_is_continuous_at_measured_values() -> None:
 def test_two_knobs_interpolate_bilinearly() -> None:
     rows = [
         Setting("grid", {"a": a, "b": b}, Form((8,), 8, 8))
-        for a, b in itertools.product((0, 1, 2), (0.0, 4.0))
+        for a, b in itertools.product((-3, -2, -1), (-5.0, -1.0))
     ]
     given_ = fields(rows=rows)
     plane = np.array([3.0 + 2.0 * float(s.knobs["a"]) + 0.5 * float(s.knobs["b"]) for s in rows])
     given_["accuracy"][:, :, NLL] = plane[:, None]
     given_["counters"][...] = plane[:, None, None, None, None]
     grid = build_profile(**{**given_, "defaults": {}})
-    got = select(grid, "grid", {"a": [0.25, 1.5], "b": [0.0, 1.0, 3.0]}, 64)
-    expected = [3.0 + 2.0 * a + 0.5 * b for a in (0.25, 1.5) for b in (0.0, 1.0, 3.0)]
+    got = select(grid, "grid", {"a": [-2.75, -1.5], "b": [-5.0, -4.0, -2.0]}, 64)
+    expected = [3.0 + 2.0 * a + 0.5 * b for a in (-2.75, -1.5) for b in (-5.0, -4.0, -2.0)]
     np.testing.assert_allclose(got.counter("group.v_rows")[:, 0, 0], expected)
-    assert got.settings[0].knobs == {"a": 0.25, "b": 0.0}
+    assert got.settings[0].knobs == {"a": -2.75, "b": -5.0}
 
 
 @pytest.mark.parametrize(
@@ -246,3 +247,20 @@ def test_take_slices_a_resolution() -> None:
     parts = [take(plan, i, i + 3) for i in range(0, 10, 3)]
     for name in ("counters", "histograms", "accuracy", "window_nll", "status"):
         assert np.array_equal(np.concatenate([getattr(p, name) for p in parts]), getattr(whole, name))
+
+
+def test_nothing_is_interpolated_from_zero() -> None:
+    """Zero switches things off (every key a candidate, no token rebuilt): its neighbour is another thing."""
+    from dataclasses import replace
+
+    whole = profile()
+    settings = tuple(
+        replace(s, knobs={**s.knobs, "keep": 0.0}) if s.algorithm == "beta" and s.knobs["keep"] == 0.25 else s
+        for s in whole.settings
+    )
+    zeroed = replace(whole, settings=settings)
+    with pytest.raises(
+        BadInput, match=r"keep: 0\.3 lies between 0 and 0\.5.*nothing is interpolated from it"
+    ):
+        select(zeroed, "beta", {"keep": [0.3]}, 64)
+    assert select(zeroed, "beta", {"keep": [0.0]}, 64).status == ("measured",)

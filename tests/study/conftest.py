@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from cli.conftest import TINY
@@ -16,6 +19,22 @@ from dse.space import load_space
 from dse.space.definition import Space
 
 THRESHOLD = "threshold = [1e-4, 1e-3, 1e-2]"
+
+
+@pytest.fixture(autouse=True)
+def bounded() -> Iterator[None]:
+    """No test waits for ever for another process."""
+
+    def late(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError("the test took more than four minutes")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(240)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="session")

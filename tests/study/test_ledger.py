@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +22,7 @@ import pytest
 from dse.space.definition import Space
 from dse.study.ledger import Surplus, Watch, ask, asked, claim, is_dead, own, owner, this_worker, withdraw
 from dse.study.run import study
-from dse.study.storage import quiet
-
-BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+from dse.study.storage import open_storage, quiet, read_place
 
 
 def _study() -> optuna.Study:
@@ -83,19 +84,29 @@ def test_trials_of_silent_workers_are_handed_on_with_their_parameters() -> None:
     assert nobody.number == 1
 
 
+GATED = """
+import pathlib, sys, time
+from dse.study.work import Worker
+objective, started = Worker._objective, []
+
+def gated(self, trial):
+    values = objective(self, trial)
+    started.append(trial.number)
+    deadline = time.monotonic() + 100
+    while len(started) > 1 and not pathlib.Path("go").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return values
+
+Worker._objective = gated
+from dse.cli import main
+sys.exit(main())
+"""
+"""The command, but after its first trial a worker stays in the second until there is a file ``go``."""
+
+
 def _worker(folder: Path, storage: str, trials: int, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-W", "ignore", "-c", "import sys; from dse.cli import main; sys.exit(main())"]
-    command += [
-        "study",
-        "tiny.toml",
-        "--trials",
-        str(trials),
-        "--study-name",
-        "shared",
-        "--json",
-        "-q",
-        *more,
-    ]
+    command = [sys.executable, "-W", "ignore", "-c", GATED, "study", "tiny.toml", "--trials", str(trials)]
+    command += ["--study-name", "shared", "--json", "-q", *more]
     where = {"PYTHONPATH": str(Path(__file__).parents[2]), "DSE_STORAGE": storage, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command,
@@ -107,106 +118,118 @@ def _worker(folder: Path, storage: str, trials: int, *more: str) -> subprocess.P
     )
 
 
-def _wait_for(storage: Any, least: int, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            found = optuna.load_study(study_name="shared", storage=storage())
-        except KeyError:
-            found = None
-        if found is not None and sum(t.state.is_finished() for t in found.get_trials()) >= least:
-            return
-        time.sleep(0.2)
-    raise AssertionError("the workers did not get going")
+def _owners(trials: list[Any], state: str) -> set[str]:
+    return {owner(t) for t in trials if t.state.name == state} - {""}
 
 
-def _two_and_one_dies(home: Path, url: str, storage: Any, each: int) -> None:
-    """Two processes on one study, one killed midway: the other does all that both were asked for."""
+def _two_and_one_dies(home: Path, url: str, each: int) -> None:
+    """Two processes on one new study, one killed within a trial: the other does all that both were asked for."""
     with quiet():
-        one = _worker(home, url, each, "-o", "one", "--seed", "1", "--grace", "5")
-        two = _worker(home, url, each, "-o", "two", "--seed", "2", "--grace", "5")
+        workers = [_worker(home, url, each, "-o", f"w{n}", "--seed", str(n), "--grace", "5") for n in (1, 2)]
         try:
-            _wait_for(storage, 3)
-            deadline = time.monotonic() + 60
-            while asked(optuna.load_study(study_name="shared", storage=storage())) < 2 * each:
-                assert time.monotonic() < deadline, "the second did not ask"
-                time.sleep(0.1)
-            two.send_signal(signal.SIGKILL)
-            two.communicate()
-            out, err = one.communicate(timeout=240)
+            storage = open_storage(read_place(url), 5)
+            deadline = time.monotonic() + 90
+            trials: list[Any] = []
+            while len(_owners(trials, "COMPLETE")) < 2 or len(_owners(trials, "RUNNING")) < 2:
+                for worker in workers:
+                    assert worker.poll() is None, worker.communicate()[1]
+                assert time.monotonic() < deadline, "the workers did not get going"
+                time.sleep(0.2)
+                with contextlib.suppress(KeyError):  # no study yet
+                    trials = optuna.load_study(study_name="shared", storage=storage).get_trials()
+            survivor, victim = workers
+            victim.kill()
+            victim.communicate(timeout=30)
+            (home / "go").touch()
+            out, err = survivor.communicate(timeout=90)
         finally:
-            for process in (one, two):
-                process.kill()
-                process.wait()
-        assert one.returncode == 0, err
-        found = optuna.load_study(study_name="shared", storage=storage()).get_trials()
+            for worker in workers:
+                worker.kill()
+                worker.wait()
+        assert survivor.returncode == 0, err
+        found = optuna.load_study(study_name="shared", storage=storage).get_trials()
+    assert f'"trials": {2 * each}' in out
     done = [t for t in found if t.state.name == "COMPLETE"]
     assert len(done) == 2 * each
     assert not [t for t in found if t.state.name == "RUNNING"]
     assert len({owner(t) for t in done}) == 2
-    assert f'"trials": {2 * each}' in out
+    (lost,) = (t for t in found if t.state.name == "FAIL" and owner(t).split(":")[1] == str(victim.pid))
+    assert lost.params in [t.params for t in done if t.number > lost.number]
 
 
 def test_two_processes_on_a_journal(home: Path) -> None:
-    path = home / "shared.log"
+    _two_and_one_dies(home, f"journal:{home}/shared.log", 6)
 
-    def storage() -> Any:
-        backend = optuna.storages.journal.JournalFileBackend(str(path))
-        return optuna.storages.JournalStorage(backend)
 
-    _two_and_one_dies(home, f"journal:{path}", storage, 12)
+def _postgresql_programs() -> Path | None:
+    """The directory that holds the programs of a PostgreSQL server."""
+    found = shutil.which("initdb")
+    usual = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: (len(p.parent.name), p.parent.name)
+    )
+    return Path(found).resolve().parent if found else (usual[-1] if usual else None)
 
 
 @pytest.fixture
-def postgresql(tmp_path: Path) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     """A PostgreSQL server of this test's own; its URL, with a password."""
-    if not BINARIES:
+    programs = _postgresql_programs()
+    if programs is None:
         pytest.skip("no PostgreSQL server: Debian's package `postgresql` is not installed")
     pytest.importorskip("psycopg2", reason="PostgreSQL needs the driver psycopg2")
-    as_user: list[str] = []
-    if os.geteuid() == 0:  # the server refuses to run as root
-        if shutil.which("runuser") is None:
-            pytest.skip("PostgreSQL does not run as root, and there is no runuser")
-        as_user = ["runuser", "-u", "postgres", "--"]
-    import tempfile
-
+    # A path of its own: sockets have short names, and the other user below may not enter the test's directory.
     data = Path(tempfile.mkdtemp(prefix="dse-pg-", dir="/tmp"))
-    if as_user:
-        shutil.chown(data, "postgres")
-    (data / "pw").write_text("not:a@secret", encoding="utf-8")
-    os.chmod(data / "pw", 0o644)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    bin_ = BINARIES[-1]
-    options = f"-c listen_addresses=127.0.0.1 -p {port} -k {data} -c fsync=off"
-    init = [str(bin_ / "initdb"), "-D", f"{data}/db", "-U", "dse", "-A", "scram-sha-256"]
-    subprocess.run([*as_user, *init, f"--pwfile={data}/pw"], check=True, capture_output=True, cwd=data)
-    ctl = [*as_user, str(bin_ / "pg_ctl"), "-D", f"{data}/db", "-w"]
-    subprocess.run(
-        [*ctl, "-o", options, "-l", f"{data}/log", "start"], check=True, stdout=subprocess.DEVNULL, cwd=data
-    )
+    who: dict[str, Any] = {"cwd": data, "timeout": 60, "stdin": subprocess.DEVNULL}
+    ctl = [str(programs / "pg_ctl"), "-D", f"{data}/db", "-w", "-t", "30"]
     try:
+        (data / "pw").write_text("not:a@secret", encoding="utf-8")
+        if os.geteuid() == 0:  # the server refuses to run as root
+            nobody = pwd.getpwnam("nobody")
+            for path in (data, data / "pw"):
+                os.chown(path, nobody.pw_uid, nobody.pw_gid)
+            who |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        init = [str(programs / "initdb"), "-N", "-D", f"{data}/db", "-U", "dse", "-A", "scram-sha-256"]
+        subprocess.run([*init, f"--pwfile={data}/pw"], check=True, capture_output=True, **who)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        options = f"-c listen_addresses=127.0.0.1 -p {port} -k {data} -c fsync=off"
+        start = [*ctl, "-o", options, "-l", f"{data}/log", "start"]
+        subprocess.run(start, check=True, stdout=subprocess.DEVNULL, **who)
         yield f"postgresql://dse:not%3Aa%40secret@127.0.0.1:{port}/postgres"
     finally:
-        subprocess.run([*ctl, "-m", "immediate", "stop"], check=False, capture_output=True, cwd=data)
+        with contextlib.suppress(OSError, ValueError):  # no such file: it is not running
+            server = int((data / "db" / "postmaster.pid").read_text(encoding="ascii").split()[0])
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run([*ctl, "-m", "immediate", "stop"], check=False, capture_output=True, **who)
+            if (data / "db" / "postmaster.pid").exists():
+                os.kill(server, signal.SIGKILL)
         shutil.rmtree(data, ignore_errors=True)
 
 
 def test_two_processes_on_postgresql(home: Path, postgresql: str) -> None:
-    def storage() -> Any:
-        return optuna.storages.RDBStorage(postgresql.replace("postgresql://", "postgresql+psycopg2://"))
-
-    _two_and_one_dies(home, postgresql, storage, 12)
-    for path in (home / "one").rglob("*"):
-        if path.is_file():
-            assert b"secret" not in path.read_bytes(), path
+    _two_and_one_dies(home, postgresql, 6)
+    written = [path for path in (home / "w1").rglob("*") if path.is_file()]
+    assert written
+    for path in written:
+        assert b"secret" not in path.read_bytes(), path
 
 
 def test_jobs_share_what_was_asked(space: Space, tmp_path: Path) -> None:
     found = study(space, trials=16, jobs=2, storage=f"journal:{tmp_path}/t.log", grace=5)
     assert found.info["trials"] == 16
     assert found.info["asked"] == 16
+
+
+def _answers(server: subprocess.Popen[bytes], port: int) -> None:
+    """Wait until something listens on a port."""
+    deadline = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        assert server.poll() is None
+        assert time.monotonic() < deadline, "the server does not answer"
+        time.sleep(0.1)
 
 
 def test_a_grpc_proxy(space: Space, tmp_path: Path) -> None:
@@ -220,6 +243,7 @@ def test_a_grpc_proxy(space: Space, tmp_path: Path) -> None:
     )
     server = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stderr=subprocess.DEVNULL)
     try:
+        _answers(server, port)
         found = study(space, trials=6, storage=f"grpc://127.0.0.1:{port}")
         again = study(space, trials=4, storage=f"grpc://127.0.0.1:{port}")
     finally:

@@ -24,7 +24,7 @@ def test_values_are_the_metrics_and_constraints_are_optunas_own(space: Space, tm
     import optuna
 
     at = f"sqlite:///{tmp_path}/s.db"
-    found = study(space, trials=30, sampler="random", storage=at)
+    found = study(space, trials=20, sampler="random", storage=at)
     trials = optuna.load_study(study_name=found.info["study"], storage=at)
     assert trials.metric_names == ["speedup", "nll_increase"]
     feasible = found.trials.set_index("trial")["feasible"]
@@ -76,10 +76,10 @@ def test_a_warm_start_tries_the_front_first(space: Space) -> None:
 
 def test_flat_and_time_stop_and_take_back_the_rest(space: Space, tmp_path: Path) -> None:
     at = f"journal:{tmp_path}/t.log"
-    found = study(space, trials=10_000, flat=20, storage=at)
+    found = study(space, trials=10_000, flat=10, storage=at, sampler="random")
     assert found.info["stopped"] == "flat"
-    assert 20 <= found.info["trials"] == found.info["asked"] < 10_000
-    found = study(space, trials=10_000, seconds=0.5, storage=at)
+    assert 10 <= found.info["trials"] == found.info["asked"] < 10_000
+    found = study(space, trials=10_000, seconds=0.5, storage=at, sampler="random")
     assert found.info["stopped"] == "time"
     assert found.info["trials"] == found.info["asked"]
     more = study(space, trials=3, storage=at)

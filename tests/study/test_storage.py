@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import optuna
 import pytest
+import sqlalchemy.exc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dse.errors import BadInput
-from dse.study.storage import check_name, open_storage, read_place, unusable
+from dse.study.storage import OPENINGS, check_name, open_storage, read_place, unusable
 
 SECRET = "s3cr3t%21word"
 
@@ -70,3 +75,27 @@ def test_errors_of_a_storage_are_scrubbed() -> None:
         open_storage(place, 60)
     assert "s3cr3t" not in str(refused.value)
     assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize("failures", [1, 9, 10])
+def test_an_empty_database_is_opened_again_while_another_process_makes_its_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    at = read_place(f"sqlite:///{tmp_path}/new.db")
+    made = optuna.storages.RDBStorage
+    left = [failures]
+
+    def second(*arguments: Any, **options: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            reason = Exception("duplicate key value violates unique constraint")
+            raise sqlalchemy.exc.IntegrityError("CREATE TABLE alembic_version", {}, reason)
+        return made(*arguments, **options)
+
+    monkeypatch.setattr(optuna.storages, "RDBStorage", second)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    if failures < OPENINGS:
+        assert open_storage(at, 60).get_all_studies() == []
+    else:
+        with pytest.raises(BadInput, match="cannot be used: duplicate key"):
+            open_storage(at, 60)
