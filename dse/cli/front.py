@@ -87,14 +87,14 @@ def command(
         return
     limit = DEFAULT_ROWS if rows is None else rows
     if output is None:
-        print_front(environment, points, rows=limit, everything=everything, columns=chosen)
+        print_front(environment, points, rows=limit, everything=everything, columns=chosen, among=found.front)
         if not found.space.workload.grouped:
             environment.remark("note: priced as if every query head had its own keys and values")
         return
     import io
 
     page = Environment(io.StringIO(), environment.stderr, environment.columns, quiet=environment.quiet)
-    print_front(page, points, rows=limit, everything=everything, columns=chosen)
+    print_front(page, points, rows=limit, everything=everything, columns=chosen, among=found.front)
     assert isinstance(page.stdout, io.StringIO)
     _write(environment, output, page.stdout.getvalue())
 

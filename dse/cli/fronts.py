@@ -79,6 +79,7 @@ def print_front(
     rows: int = DEFAULT_ROWS,
     everything: bool = False,
     columns: Sequence[str] = (),
+    among: pd.DataFrame | None = None,
 ) -> None:
     """Print a front as a table that fits the width.
 
@@ -87,11 +88,13 @@ def print_front(
         rows: most rows; the choice is spread over the front (0: all).
         everything: rows that are on their algorithm's front only are shown too, dimmed.
         columns: columns of `front.csv` to show instead of the usual ones.
+        among: all rows of the run: what varies among them is what tells points apart.
     """
+    whole = points if among is None else among
     shown = points if everything else points[points["on_front"].astype(bool)]
     thinned = thin(shown, rows)
-    knobs = {name: _names(environment, varying(points, f"{name}.")) for name in thinned["algorithm"].unique()}
-    hardware = _names(environment, varying(points, "hardware."))
+    knobs = {name: _names(environment, varying(whole, f"{name}.")) for name in thinned["algorithm"].unique()}
+    hardware = _names(environment, varying(whole, "hardware."))
     entries: list[dict[str, Any]] = []
     nan = float("nan")
     for row in thinned.to_dict("records"):

@@ -143,12 +143,12 @@ def test_two_knobs_interpolate_bilinearly() -> None:
         for a, b in itertools.product((-3, -2, -1), (-5.0, -1.0))
     ]
     given_ = fields(rows=rows)
-    plane = np.array([3.0 + 2.0 * float(s.knobs["a"]) + 0.5 * float(s.knobs["b"]) for s in rows])
+    plane = np.array([30.0 + 2.0 * float(s.knobs["a"]) + 0.5 * float(s.knobs["b"]) for s in rows])
     given_["accuracy"][:, :, NLL] = plane[:, None]
     given_["counters"][...] = plane[:, None, None, None, None]
     grid = build_profile(**{**given_, "defaults": {}})
     got = select(grid, "grid", {"a": [-2.75, -1.5], "b": [-5.0, -4.0, -2.0]}, 64)
-    expected = [3.0 + 2.0 * a + 0.5 * b for a in (-2.75, -1.5) for b in (-5.0, -4.0, -2.0)]
+    expected = [30.0 + 2.0 * a + 0.5 * b for a in (-2.75, -1.5) for b in (-5.0, -4.0, -2.0)]
     np.testing.assert_allclose(got.counter("group.v_rows")[:, 0, 0], expected)
     assert got.settings[0].knobs == {"a": -2.75, "b": -5.0}
 
