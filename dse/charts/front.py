@@ -51,6 +51,7 @@ class Fronts:
         name: in the legend. points: the rows of its `front.csv`. title: over the chart.
         note: what sets this run apart from the others of a chart, for its line in the legend.
         limits: constraints by metric, shaded where an axis shows the metric.
+        sampled: some points of the space were tried, not all: no gain over dense is told.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Fronts:
     title: str = ""
     note: str = ""
     limits: Mapping[str, Limits] = field(default_factory=dict)
+    sampled: bool = False
 
 
 def front_figure(
@@ -112,7 +114,9 @@ def front_figure(
         drawn, shaded = _draw(axes, runs, x, y, colour, size, look, limits, shading=cloud is None)
         handles = _handles(axes, runs, look, colour, size, drawn) + handles
         if shaded and len(look) > 1:
-            handles.append(_patch("no better than dense", color=shade(0.92)))
+            found = any(run.sampled for run in runs)
+            words = "no better than the dense points tried" if found else "no better than dense"
+            handles.append(_patch(words, color=shade(0.92)))
         handles += draw_published(axes, published, x, y, look)
         if len(runs) == 1:
             handles += draw_limits(axes, runs[0].limits, x, y, limits)
@@ -125,7 +129,7 @@ def front_figure(
         title = wrapped(title, int(0.73 * width / (LETTER_INCHES * chosen.scale)))
         if x in LOSSES:
             # Lines and gains at the budgets that people ask for.
-            usual = len(runs) == 1 and (x, y) == ("nll_increase", "speedup")
+            usual = len(runs) == 1 and (x, y) == ("nll_increase", "speedup") and not runs[0].sampled
             _budgets(axes, runs[0].points if usual else None, look)
         if title:
             axes.set_title(title, loc="left", pad=(12 if x in LOSSES else 4) * chosen.scale)

@@ -56,8 +56,16 @@ METRICS: Final[dict[str, Label]] = {
 
 
 def label(name: str) -> Label:
-    """The label of a column; a knob or hardware parameter is shown by its own name."""
-    return METRICS.get(name, Label(name.replace("_", " ")))
+    """The label of a column; a knob is shown by its own name, a hardware parameter by its own with its unit."""
+    section, _, last = name.rpartition(".")
+    if section != "hardware":
+        return METRICS.get(name, Label(name.replace("_", " ")))
+    from dse.hardware.parameters import PARAMETERS
+
+    unit = PARAMETERS[last].unit if last in PARAMETERS else ""
+    for ending in (unit.lower(), unit.lower().replace("/", "p")):  # key_buffer_kib, dram_channel_gbps
+        last = last.removesuffix(f"_{ending}")
+    return Label(last.replace("_", " "), unit)
 
 
 def brief(value: Any) -> str:

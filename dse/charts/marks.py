@@ -180,5 +180,11 @@ def draw_cloud(axes: Axes, cloud: Cloud) -> list[Any]:
             x_edges, y_edges, shown, cmap=tones, norm=LogNorm(1, max(2.0, float(counts.max()))), zorder=0.8,
             rasterized=True, linewidth=0,
         )  # fmt: skip
-    share = "" if cloud.drawn == cloud.total else f"{cloud.drawn:,} of "
-    return [Patch(color=shade(0.65), label=f"{share}{cloud.total:,} points, darker: more")]
+    few = len(cloud.xs) < cloud.drawn
+    words = (
+        f"within the constraints: {len(cloud.xs):,} of {cloud.drawn:,} points"
+        if few
+        else f"{cloud.drawn:,} points"
+    )
+    share = "" if cloud.drawn == cloud.total else f" (a sample of {cloud.total:,})"
+    return [Patch(color=shade(0.65), label=f"{words}{share}, darker: more")]

@@ -116,10 +116,9 @@ def _shifts(points: pd.DataFrame) -> dict[str, float]:
 
 def _name(column: str, letters: int) -> str:
     """A column's name and unit, cut into lines."""
-    if "." in column:
-        return wrapped(column.partition(".")[2].replace("_", " "), max(6, letters))
     known = label(column)
-    return wrapped(known.title, max(6, letters)) + (f"\n({known.unit})" if known.unit else "")
+    title = known.title if known.unit else known.title.rpartition(".")[2]
+    return wrapped(title, max(6, letters)) + (f"\n({known.unit})" if known.unit else "")
 
 
 def _places(points: pd.DataFrame, column: str) -> tuple[list[float], str, str, list[tuple[float, str]]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from dse.charts.style import legend_below, looks, shade, styled, use_agg, wrapped
+from dse.charts.style import RIVAL, legend_below, looks, shade, styled, use_agg, wrapped
 from dse.errors import BadInput
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def streams_figure(
             }
             axes.plot(kept, [100 * e for e in efficiency], zorder=2, **line)
             handles.append(Line2D([], [], label=name, **line))
-        for name in [n for n in look if any(s.algorithm == n for s in streams)]:
+        for name in sorted({s.algorithm for s in streams}, key=lambda n: (n != RIVAL, n)):
             ink, marker = look[name]
             marker = "X" if marker == "x" else marker  # one that can be hollow
             kind: Any = {

@@ -289,7 +289,8 @@ def draw_knobs(environment: Environment, runs: tuple[str, ...], wish: Wish) -> D
         algorithm = max((a for a in profile.algorithms if a != "dense"), key=lambda a: len(profile.rows(a)))
     fixed = {key.removeprefix(f"{algorithm}."): value for key, value in map(_assigned, wish.overrides)}
     knob, series, held = responses(profile, algorithm, wish.knob, wish.by, fixed, contexts, grouped)
-    words = ", ".join(f"{k} {brief(v)}" for k, v in held.items())
+    # A value stays on the line of its knob; one that is empty says nothing.
+    words = ", ".join(f"{k}\u00a0{brief(v)}" for k, v in held.items() if brief(v))
     sharing = "" if grouped else "; every query head fetches for itself"
     title = f"{profile.name}, {profile.phase}{sharing}\n{words}" if wish.title is None else wish.title
     figure = response_figure(algorithm, knob, series, title, wish.width)
@@ -427,12 +428,11 @@ def _toml(value: Any) -> str:
 
 def _axis_name(key: str) -> str:
     """A key in words with its unit."""
-    from dse.hardware.parameters import PARAMETERS
+    from dse.charts.labels import label
 
-    section, _, last = key.rpartition(".")
-    if section == "hardware" and last in PARAMETERS:
-        unit = PARAMETERS[last].unit
-        return last.replace("_", " ") + (f" ({unit})" if unit else "")
+    if key.startswith("hardware."):
+        return label(key).axis
+    last = key.rpartition(".")[2]
     units = {"context": "context (tokens)", "batch": "batch (sequences)"}
     return units.get(last, last.replace("_", " "))
 

@@ -39,6 +39,12 @@ def fronts(paths: Sequence[Path]) -> list[Fronts]:
     # Speedups over different baselines do not compare: the chart says which is whose.
     differ = len({run.info["baseline"]["latency_s"] for run in runs}) > 1
     return [
-        Fronts(name, run.front, title(run.space), f"over {baseline_name(run.space)}" if differ else "")
+        Fronts(
+            name,
+            run.front,
+            title(run.space),
+            f"over {baseline_name(run.space)}" if differ else "",
+            sampled=run.info.get("kind") == "study",
+        )
         for name, run in zip(names, runs, strict=True)
     ]

@@ -194,7 +194,8 @@ def _draw(run: Run) -> None:
     from dse.charts.style import save
     from dse.cli.runs import title
 
-    save(front_figure([Fronts(run.directory.name, run.front, title(run.space))]), run.directory / "front.png")
+    fronts = Fronts(run.directory.name, run.front, title(run.space), sampled=True)
+    save(front_figure([fronts]), run.directory / "front.png")
 
 
 _REASONS = {

@@ -101,7 +101,8 @@ def _draw(run: Run) -> None:
     from dse.charts.style import save
     from dse.cli.runs import title
 
-    save(front_figure([Fronts(run.directory.name, run.front, title(run.space))]), run.directory / "front.png")
+    drawn = Fronts(run.directory.name, run.front, title(run.space), limits=run.space.constraints)
+    save(front_figure([drawn]), run.directory / "front.png")
 
 
 def show(environment: Environment, space: Space, run: Run) -> None:

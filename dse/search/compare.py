@@ -132,7 +132,9 @@ def compare(a: Run, b: Run, names: tuple[str, str] = ("A", "B")) -> Comparison:
             m: float((-costs[i][:, j]).max() if up else costs[i][:, j].min())
             for j, (m, up) in enumerate(shared.items())
         }
-        sides.append(Side(name, fronts[i], costs[i], hypervolume(costs[i], list(reference)), beaten, equal, best))
+        sides.append(
+            Side(name, fronts[i], costs[i], hypervolume(costs[i], list(reference)), beaten, equal, best)
+        )
     signs = {m: (-float(r) if up else float(r)) for (m, up), r in zip(shared.items(), reference, strict=True)}
     return Comparison(
         sides[0], sides[1], shared, signs, hypervolume(both[nondominated(both)], list(reference)), rebased,

@@ -133,8 +133,7 @@ def result_of(
         "constraints": about["constraints"],
         "algorithms": algorithms,
         "baseline": {**about["baseline"], **base},
-        # A study has not seen every point: what it found is no proof of what the space holds.
-        "conclusion": {**conclusion(space, front), "exact": False},
+        "conclusion": without_verdict(conclusion(space, front)),
         "interpolation_error": interpolation_errors(space),
         "prompt": "dense" if space.workload.phase == "decode" else "sparse",
         "context": about["context"],
@@ -146,6 +145,24 @@ def result_of(
         "command": command,
     }
     return StudyResult(space.without_profile(), front, table, _plain(info))
+
+
+def without_verdict(told: Mapping[str, Any]) -> dict[str, Any]:
+    """A sweep's conclusion as far as it holds for a study.
+
+    A study has seen some dense points, seldom the fastest: a gain over those says nothing about sparsity. What
+    does not depend on them, such as `speedup_best_dense`, stays.
+    """
+    budgets = [
+        {
+            **budget,
+            "fastest": {name: {**entry, "gain": None} for name, entry in budget["fastest"].items()},
+            "gain": None,
+            "sparsity_pays": None,
+        }
+        for budget in told["budgets"]
+    ]
+    return {**told, "exact": False, "budgets": budgets}
 
 
 def _optuna_version() -> str:

@@ -44,10 +44,17 @@ def test_text_of_an_svg_stays_text_and_says_what_is_drawn(tmp_path: Path, front:
     words = re.findall(r"<text[^>]*>(?:<tspan[^>]*>)?([^<]+)", text)
     for expected in (
         "accuracy loss (nats per token)", "speedup over the baseline (x)", "dense (the rival)",
-        "token-picker", "spatten; ringed: keep=0.5", "no better than dense", "loss below 0.001 nats", "over best dense:", "1.60x",
+        "token-picker", "spatten", "no better than dense", "loss below 0.001 nats", "over best dense:", "1.60x",
     ):  # fmt: skip
         assert expected in words
     assert "tiny, decode, context 1024, batch 1" in words
+
+
+def test_a_knee_is_ringed_and_spelt_out(tmp_path: Path, front: pd.DataFrame) -> None:
+    assert "spatten; ringed" not in svg(tmp_path / "none.svg", [Fronts("a", front)])
+    middle = front["spatten.keep"] == 0.5
+    front.loc[middle, ["nll_increase", "speedup"]] = 0.02, 1.6
+    assert "spatten; ringed: keep=0.5" in svg(tmp_path / "one.svg", [Fronts("a", front)])
 
 
 def test_legible_at_one_column(front: pd.DataFrame) -> None:

@@ -109,7 +109,6 @@ def test_the_cloud_holds_every_point_that_fits(dse: Dse, swept: Path, tmp_path: 
         (("-k", "breakdown", "--point", "nonsense"), "no point 'nonsense'"),
         (("-k", "knobs", "--algorithm", "token-piker"), "did you mean 'token-picker'"),
         (("--cloud", "-x", "hardware.lanes"), "not known of every point"),
-        (("-k", "breakdown", "--budget", "0"), "raise --budget"),
     ],
 )
 def test_what_cannot_be_drawn_is_said_in_one_line(
@@ -120,3 +119,12 @@ def test_what_cannot_be_drawn_is_said_in_one_line(
     assert message in answer.stderr
     assert answer.stderr.count("\n") == 1
     assert not (tmp_path / "x.svg").exists()
+
+
+def test_a_budget_that_no_point_keeps_is_said_in_one_line(dse: Dse, home: Path) -> None:
+    lossy = [f"algorithms.dense.{knob}=[4, 6]" for knob in ("k_bits", "v_bits")]
+    dse("sweep", "tiny.toml", "--set", lossy[0], "--set", lossy[1], "-o", RUN, cwd=home)
+    answer = dse("plot", RUN, "-k", "breakdown", "--budget", "0", "-o", "x.svg", cwd=home)
+    assert (answer.code, answer.stderr.count("\n")) == (2, 1)
+    assert "raise --budget or give --point" in answer.stderr
+    assert not (home / "x.svg").exists()

@@ -23,6 +23,7 @@ from dse.space.definition import Space
 from dse.study.ledger import Surplus, Watch, ask, asked, claim, is_dead, own, owner, this_worker, withdraw
 from dse.study.run import study
 from dse.study.storage import open_storage, quiet, read_place
+from dse.study.work import ACCURACY
 
 
 def _study() -> optuna.Study:
@@ -119,7 +120,8 @@ def _worker(folder: Path, storage: str, trials: int, *more: str) -> subprocess.P
 
 
 def _owners(trials: list[Any], state: str) -> set[str]:
-    return {owner(t) for t in trials if t.state.name == state} - {""}
+    """Workers with a trial in this state whose outcome is known, so that it waits for ``go`` or is done."""
+    return {owner(t) for t in trials if t.state.name == state and ACCURACY in t.user_attrs} - {""}
 
 
 def _two_and_one_dies(home: Path, url: str, each: int) -> None:
@@ -154,6 +156,7 @@ def _two_and_one_dies(home: Path, url: str, each: int) -> None:
     assert not [t for t in found if t.state.name == "RUNNING"]
     assert len({owner(t) for t in done}) == 2
     (lost,) = (t for t in found if t.state.name == "FAIL" and owner(t).split(":")[1] == str(victim.pid))
+    assert lost.params
     assert lost.params in [t.params for t in done if t.number > lost.number]
 
 

@@ -37,6 +37,20 @@ def test_values_are_the_metrics_and_constraints_are_optunas_own(space: Space, tm
     assert {found.trials.set_index("trial").loc[n, "point"] for n in best} == shown
 
 
+def test_the_dense_points_a_study_happened_to_see_are_no_rival(space: Space) -> None:
+    seen = study(space, trials=20, sampler="random").info["conclusion"]
+    whole = sweep(space).info["conclusion"]
+    assert any(b["gain"] is not None for b in whole["budgets"])
+    assert not seen["exact"]
+    assert any(b["fastest"] for b in seen["budgets"])
+    for budget in seen["budgets"]:
+        assert budget["gain"] is None
+        assert budget["sparsity_pays"] is None
+        for entry in budget["fastest"].values():
+            assert entry["gain"] is None
+            assert entry["speedup_best_dense"] > 0
+
+
 def test_duplicates_are_answered_and_not_evaluated(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
     from dse.study.evaluate import Evaluation
 
