@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 WIDTH_INCHES: Final = 7.16
 """Two columns of a paper."""
 
-_SPREAD: Final = 0.76
+_SPREAD: Final = 0.9
 """Share of a budget's stretch of the axis that its algorithms are spread over."""
 
 _LOSS_TOP: Final = 4.0
@@ -112,6 +112,6 @@ def _panel(axes: Axes, match: Match, names: list[str], look: dict[str, tuple[str
 def _letters(axes: Axes, match: Match, names: list[str], top: float) -> None:
     for row in match.rows:
         axes.text(
-            _place(match, names, row), top * 1.115, row.letters, ha="center", va="top", fontsize=5, color="0.3",
+            _place(match, names, row), top * 1.115, row.letters, ha="center", va="top", fontsize=4.2, color="0.3",
             rotation=90,
         )  # fmt: skip
