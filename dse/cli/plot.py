@@ -157,7 +157,7 @@ def command(
         dse plot results/quickstart -y energy_saving --colour area_mm2 -o front.pdf
         dse plot results/quickstart --kind breakdown --width page -o breakdown.svg
         dse plot smollm2-135m --kind knobs --algorithm token-picker --by chunks
-        dse plot quickstart --kind winner --over workload.batch=1,4,16 --over hardware.dram=hbm2,lpddr5
+        dse plot quickstart --kind winner --over workload.batch=1,4,16 --over hardware.dram=hbm2,gddr6
     """
     from dse.charts.style import chart_format, save, styled
 
