@@ -39,6 +39,21 @@ def reduction(profile: Profile, counter: str) -> FloatArray:
         return np.asarray(np.where(counted > 0, per_query / counted, np.inf))
 
 
+def sparsest(
+    profile: Profile, algorithm: str, budget: float, value: FloatArray
+) -> Iterator[tuple[int, float, float]]:
+    """The measured setting of largest `value` [settings, contexts] within a loss of `budget` nats, per context.
+
+    Yields context, value and its loss; nothing for contexts without such a setting.
+    """
+    lost = profile.accuracy[:, :, ACCURACY.index("nll_increase")]
+    for c, context in enumerate(profile.contexts):
+        rows = [i for i in profile.rows(algorithm) if lost[i, c] <= budget and np.isfinite(value[i, c])]
+        if rows:
+            best = max(rows, key=lambda i: value[i, c])
+            yield context, float(value[best, c]), float(lost[best, c])
+
+
 def at_loss(
     profile: Profile,
     algorithm: str,

@@ -12,7 +12,7 @@ from typing import Final
 
 from dse.profiles.schema import Form, ModelShape
 from dse.validation.bench import Bench, Work, dense_counts, scattered
-from dse.validation.measured import at_loss, profiles, reduction
+from dse.validation.measured import at_loss, profiles, reduction, sparsest
 from dse.validation.row import Row
 
 PLOTS: Final = "plots in the repository of Berestizshevsky et al., arXiv 2502.08363"
@@ -120,6 +120,7 @@ def _measured() -> Iterator[Row]:
         ("decode", 3.0, "group.v_rows", "V rows saved"), ("prefill", 10.0, "pv_rows", "attention elements saved"),
     ):  # fmt: skip
         found = False
+        beyond: list[Row] = []
         for name, profile in profiles(phase).items():
             values = reduction(profile, counter)
             if counter.startswith("group."):
@@ -131,6 +132,13 @@ def _measured() -> Iterator[Row]:
                 found = True
                 yield Row("top-theta", f"{what} in {phase}, {name}, context {context}", published, ours, PAPER,
                           f"{loss}; {series}", "independent", "x")  # fmt: skip
-        if not found:
+            for context, ours, lost in sparsest(profile, "top-theta", 0.01, values):
+                beyond.append(
+                    Row("top-theta", f"{what} in {phase}, {name}, context {context}", published, ours, PAPER,
+                        f"the sparsest setting measured, which loses {lost:.4f} nats", "independent", "x")
+                )  # fmt: skip
+        if not found and beyond:
+            yield from beyond
+        elif not found:
             yield Row("top-theta", f"{what} in {phase}", published, None, PAPER,
                       f"no shipped profile holds top-theta in {phase} around 0.01 nats lost", "independent", "x")  # fmt: skip
