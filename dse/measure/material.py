@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,35 +103,46 @@ def attention(
 
 
 @dataclass(frozen=True)
-class DensePass:
+class Expected:
+    """What a setting's results on a window are compared with, kept in a folder of arrays.
+
+    Attributes:
+        log_probabilities: [T, V] at the scored positions.
+        distant: [T] bool: the target needs context further back than `LOCAL_WINDOW` tokens.
+    """
+
+    log_probabilities: FloatArray
+    distant: NDArray[np.bool_]
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for one in fields(self):
+            temporary = folder / f".{one.name}.npy"
+            np.save(temporary, getattr(self, one.name))
+            temporary.replace(folder / f"{one.name}.npy")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Memory-mapped, so that processes share one copy. Raises FileNotFoundError."""
+        arrays = {
+            one.name: np.load(folder / f"{one.name}.npy", mmap_mode="r", allow_pickle=False)
+            for one in fields(cls)
+        }
+        return cls(**arrays)
+
+
+@dataclass(frozen=True)
+class DensePass(Expected):
     """The float32 dense pass over one window: where every algorithm starts and what it is compared with.
 
     Attributes:
         k, v: [L, H, P, d] of the prompt.
         column_sum: [P] attention probability each prompt token received (all layers, heads, prompt queries).
-        log_probabilities: [T, V] at the scored positions.
-        distant: [T] bool: the target needs context further back than `LOCAL_WINDOW` tokens.
     """
 
     k: FloatArray
     v: FloatArray
     column_sum: FloatArray
-    log_probabilities: FloatArray
-    distant: NDArray[np.bool_]
-
-    FIELDS = ("k", "v", "column_sum", "log_probabilities", "distant")
-
-    def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in self.FIELDS:
-            temporary = folder / f".{name}.npy"
-            np.save(temporary, getattr(self, name))
-            temporary.replace(folder / f"{name}.npy")
-
-    @classmethod
-    def load(cls, folder: Path) -> DensePass:
-        """Memory-mapped, so that processes share one copy. Raises FileNotFoundError."""
-        return cls(*(np.load(folder / f"{n}.npy", mmap_mode="r", allow_pickle=False) for n in cls.FIELDS))
 
 
 def log_softmax(logits: FloatArray) -> FloatArray:
@@ -170,7 +181,7 @@ def dense_pass(model: Model, window: Window) -> DensePass:
     for rows, part in log_probabilities(model, hidden):
         near[rows] = np.take_along_axis(part, targets[rows, None], axis=-1)[:, 0]
     distant = log_p[np.arange(len(targets)), targets] - near > DISTANT_NATS
-    return DensePass(prompt_k, prompt_v, column_sum, log_p, distant)
+    return DensePass(log_p, distant, k=prompt_k, v=prompt_v, column_sum=column_sum)
 
 
 def _dense(

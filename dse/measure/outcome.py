@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dse.measure.counting import Tally
-from dse.measure.material import DensePass, Window, log_probabilities
+from dse.measure.material import Expected, Window, log_probabilities
 from dse.measure.npz import UNREADABLE
 from dse.models.protocol import Model
 from dse.profiles.schema import HISTOGRAM_BINS, HISTOGRAMS, counter_columns
@@ -68,7 +68,7 @@ class Gathered:
     def __init__(self) -> None:
         self.rows: list[tuple[NDArray[Any], ...]] = []
 
-    def add(self, model: Model, window: Window, dense: DensePass, hidden: FloatArray) -> None:
+    def add(self, model: Model, window: Window, dense: Expected, hidden: FloatArray) -> None:
         """Score `hidden` [T, D], the last layer's output at the window's last T positions."""
         targets = window.tokens[len(window.tokens) - len(hidden) :]
         parts = []

@@ -27,7 +27,7 @@ from dse.measure.material import (
     DISTANT_NATS,
     LOCAL_WINDOW,
     SINKS,
-    DensePass,
+    Expected,
     Window,
     fingerprint,
     log_probabilities,
@@ -42,8 +42,6 @@ BLOCK: Final = QUERY_TILES[-1]
 
 ERROR_STRIDE: Final = 8
 """Outputs are compared at every eighth query."""
-
-_NOTHING: Final = np.zeros(0, np.float32)
 
 
 def prefill_windows(
@@ -127,32 +125,7 @@ def read_on(model: Model, window: Window, cache: Cache, local: int = 0) -> Float
     return hidden
 
 
-@dataclass(frozen=True)
-class Reference:
-    """What every setting's continuation of a window is compared with.
-
-    `log_probabilities` [T, V] after a dense float prompt; `distant` [T]: as in `DensePass`.
-    """
-
-    log_probabilities: FloatArray
-    distant: BoolArray
-
-    FIELDS = ("log_probabilities", "distant")
-
-    def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in self.FIELDS:
-            temporary = folder / f".{name}.npy"
-            np.save(temporary, getattr(self, name))
-            temporary.replace(folder / f"{name}.npy")
-
-    @classmethod
-    def load(cls, folder: Path) -> Reference:
-        """Memory-mapped, so that processes share one copy. Raises FileNotFoundError."""
-        return cls(*(np.load(folder / f"{n}.npy", mmap_mode="r", allow_pickle=False) for n in cls.FIELDS))
-
-
-def reference(model: Model, window: Window) -> Reference:
+def reference(model: Model, window: Window) -> Expected:
     """The dense float prompt and what follows it."""
     positions = np.arange(prompt_length(window))
     cache = Cache([], [], [])
@@ -171,7 +144,7 @@ def reference(model: Model, window: Window) -> Reference:
     gain = np.take_along_axis(full, targets[:, None], axis=-1)[:, 0]
     for rows, part in log_probabilities(model, read_on(model, window, cache, LOCAL_WINDOW)):
         gain[rows] -= np.take_along_axis(part, targets[rows, None], axis=-1)[:, 0]
-    return Reference(full, gain > DISTANT_NATS)
+    return Expected(full, gain > DISTANT_NATS)
 
 
 def prepare_prefill(model: Model, chosen: Sequence[Window], folder: Path) -> Iterator[Path]:
@@ -183,7 +156,7 @@ def prepare_prefill(model: Model, chosen: Sequence[Window], folder: Path) -> Ite
             / f"prefill-{window.book}-{window.start}-{prompt_length(window)}-{fingerprint(model, window)}"
         )
         try:
-            Reference.load(place)
+            Expected.load(place)
         except (FileNotFoundError, ValueError):
             reference(model, window).save(place)
         yield place
@@ -268,9 +241,7 @@ def score_prefill(
         )
         run = start_prompt(algorithm, passage)
         cache = _prompt(model, window, run, tally, errors if number < ERROR_WINDOWS else None)
-        known = Reference.load(folder)
-        compared = DensePass(_NOTHING, _NOTHING, _NOTHING, known.log_probabilities, known.distant)
-        gathered.add(model, window, compared, read_on(model, window, cache))
+        gathered.add(model, window, Expected.load(folder), read_on(model, window, cache))
     result = gathered.finish(errors.mean, tally, len(chosen))
     result.tile_counters = tally.tiles / len(chosen)
     return result

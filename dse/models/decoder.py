@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -134,17 +133,6 @@ class Decoder:
         full = Rotation(head_dim, rope_base, rope_factors)
         local = full if window_rope_base is None else Rotation(head_dim, window_rope_base)
         self._rotations = tuple(local if window else full for window in self.windows)
-
-    @classmethod
-    def load(cls, name_or_path: str | Path | None = None) -> Decoder:
-        """Reads a model by catalogue name or path; the catalogue's default when not given.
-
-        Raises:
-            BadInput: missing, damaged, or of a family this engine does not run.
-        """
-        from dse.models.load import load_decoder
-
-        return load_decoder(name_or_path)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -14,7 +13,7 @@ from typing import Any
 from dse.errors import BadInput
 from dse.results import write_text
 from dse.search.match import FIGURES, Judged, Match, Pick
-from dse.search.report import versions
+from dse.search.report import plain_json, versions
 from dse.space.definition import Space
 
 TABLE, INFO, SETTINGS, SPACE = "match.csv", "match.json", "settings.toml", "space.toml"
@@ -88,7 +87,7 @@ def table(match: Match) -> str:
 def info(match: Match, command: str) -> dict[str, Any]:
     """The object of ``match.json``: rows, pairs, what no setting reaches, and where it all comes from."""
     found = match.search.info
-    plain: dict[str, Any] = _plain({
+    plain: dict[str, Any] = plain_json({
         "schema": MATCH_SCHEMA,
         "space": match.space.name,
         "space_digest": found["space_digest"],
@@ -128,16 +127,6 @@ def info(match: Match, command: str) -> dict[str, Any]:
         "command": command,
     })  # fmt: skip
     return plain
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def check_folder(directory: Path, digest: str, replace: bool = False) -> None:

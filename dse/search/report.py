@@ -214,7 +214,7 @@ def summary(
         "seed": seed,
         "command": command,
     }
-    plain: dict[str, Any] = _plain(info)
+    plain: dict[str, Any] = plain_json(info)
     return plain
 
 
@@ -374,12 +374,12 @@ def versions() -> dict[str, str]:
     return {"dse": dse.__version__, "python": platform.python_version(), **{n: version(n) for n in names}}
 
 
-def _plain(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """Built-in types only, so that it can be written as strict JSON."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain_json(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain_json(v) for v in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

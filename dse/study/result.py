@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from dse.search.report import (
     hypervolumes,
     interpolation_errors,
     peak_memory_bytes,
+    plain_json,
     reference_point,
     versions,
 )
@@ -144,7 +144,7 @@ def result_of(
         "seed": plan.seed,
         "command": command,
     }
-    return StudyResult(space.without_profile(), front, table, _plain(info))
+    return StudyResult(space.without_profile(), front, table, plain_json(info))
 
 
 def without_verdict(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,16 +249,3 @@ def _nothing_fits(plan: Plan, done: Sequence[FrozenTrial]) -> str:
         f"study {plan.name}: none of {len(done)} trials satisfies the constraints: {counts} trials; the closest "
         f"(trial {nearest_one.number}) misses {excess}; more trials may find some"
     )
-
-
-def _plain(value: Any) -> Any:
-    """Built-in types only, so that it can be written as strict JSON."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -13,11 +13,10 @@ from dse.algorithms.prompt import Passage
 from dse.errors import BadInput
 from dse.measure.calibrate import calibrate, load_scales, save_scales
 from dse.measure.counting import COLUMNS, TILE_COLUMNS, TileTally
-from dse.measure.material import Window, attention
+from dse.measure.material import Expected, Window, attention
 from dse.measure.outcome import load_score, save_score
 from dse.measure.prefill import (
     Cache,
-    Reference,
     dense,
     prefill_windows,
     prepare_prefill,
@@ -104,7 +103,7 @@ def test_the_reference_is_a_plain_forward_pass(model, chosen, folders):
     logits = model.logits(hidden[0, LENGTH:]).astype(np.float64)
     want = logits - logits.max(-1, keepdims=True)
     want -= np.log(np.exp(want).sum(-1, keepdims=True))
-    np.testing.assert_allclose(Reference.load(folders[0]).log_probabilities, want, atol=3e-5)
+    np.testing.assert_allclose(Expected.load(folders[0]).log_probabilities, want, atol=3e-5)
 
 
 def test_references_of_other_texts_do_not_mix(model, chosen, tmp_path):
@@ -113,7 +112,7 @@ def test_references_of_other_texts_do_not_mix(model, chosen, tmp_path):
     assert first != second
     again = next(prepare_prefill(model, chosen, tmp_path))
     assert again == first
-    assert (Reference.load(first).log_probabilities != Reference.load(second).log_probabilities).any()
+    assert (Expected.load(first).log_probabilities != Expected.load(second).log_probabilities).any()
 
 
 def test_dense_fetches_every_pair_once_per_tile(model, scales, chosen, folders):
