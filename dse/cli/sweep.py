@@ -48,6 +48,7 @@ def command(
     on where it was. --engine dask starts a local cluster, --engine dask:ADDRESS uses a running scheduler.
     --seed is recorded; a sweep draws no random numbers.
     """
+    from dse.outputs import hold
     from dse.results import default_output, existing_run, write_run
     from dse.search.engine import check_engine
     from dse.search.keep import clear
@@ -61,24 +62,26 @@ def command(
     chosen = load_space(space, overrides)
     directory = output or default_output(chosen)
     run = existing_run(directory, chosen)
-    if fresh:
-        clear(directory)
-        run = None
-    if run is not None:
+    if run is not None and not fresh:
         environment.remark(f"{directory}: this run is complete, shown again (--fresh computes it again)")
     else:
-        with environment.progress_bar() as progress:
-            result = sweep(
-                chosen,
-                jobs=jobs,
-                engine=engine,
-                seed=seed,
-                progress=progress,
-                command=_spelt(space, overrides, seed),
-                skip=not every_point,
-                keep=directory,
-            )
-        run = write_run(directory, result)
+        with hold(directory) as held:
+            if held.left:
+                environment.remark(f"{directory}: {held.left}; going on from what it finished")
+            if fresh:
+                clear(directory)
+            with environment.progress_bar() as progress:
+                result = sweep(
+                    chosen,
+                    jobs=jobs,
+                    engine=engine,
+                    seed=seed,
+                    progress=progress,
+                    command=_spelt(space, overrides, seed),
+                    skip=not every_point,
+                    keep=directory,
+                )
+            run = write_run(directory, result)
     if not (directory / "front.png").is_file() or fresh:
         _draw(run)
     if environment.json:

@@ -17,6 +17,7 @@ from typing import Final
 
 from dse.errors import BadInput, nearest
 from dse.hardware.dram import DEVICE_COLUMNS, device_rows
+from dse.hardware.units import meant
 
 _HOROWITZ: Final = "Horowitz, ISSCC 2014 (45 nm, 0.9 V)"
 _HOROWITZ_AREA: Final = "Dally, NIPS 2015 tutorial (45 nm synthesis)"
@@ -234,6 +235,12 @@ COMPONENTS: Final[Mapping[str, Component]] = {row.name: row for row in _grouped(
 
 Components = Mapping[str, float]
 
+FACTOR: Final = 1e4
+"""How many times smaller or larger than the shipped one a constant may be: beyond, a unit was mistaken."""
+
+POWER_FACTOR: Final = 10.0
+"""Likewise of an exponent."""
+
 _VALUES: Final = {name: row.value for name, row in COMPONENTS.items()}
 
 
@@ -259,8 +266,16 @@ def check_constant(where: str, name: str, value: object) -> float:
     if known is None:
         raise BadInput(f"{where}: {name}: no such constant; {nearest(name, COMPONENTS)}")
     number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else -1.0
+    unit = f", in {known.unit}" if known.unit else ""
     if not 0 <= number < float("inf") or (known.positive and number == 0):
         least = "above 0" if known.positive else "from 0"
-        unit = f", in {known.unit}" if known.unit else ""
         raise BadInput(f"{where}: {name}: found {value!r}; must be a number {least}{unit}")
+    factor = POWER_FACTOR if name.endswith("_power") else FACTOR
+    low, high = known.value / factor, (known.value or 1.0) * factor
+    if number > high or 0 < number < low:
+        raise BadInput(
+            f"{where}: {name}: found {value!r}; must be a number from {low:g} to {high:g}{unit}"
+            f"{meant(known.unit.partition('/')[0].partition(' ')[0], number, low, high)}; the shipped value is "
+            f"{known.value:g}"
+        )
     return number

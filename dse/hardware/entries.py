@@ -16,20 +16,23 @@ Wherever a shipped name is accepted, a path to such a file works too.
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from dse.errors import BadInput, nearest
+from dse.inputs import MAX_TOML, is_file, parse_toml, read_text
 
 V = TypeVar("V")
 W = TypeVar("W")
 
 GIVEN: Final = "as given"
 """Confidence of a value that a user wrote."""
+
+MAX_CHAIN: Final = 16
+"""Most files that are based on one another."""
 
 CONSTANTS: Final = "components"
 """Name of the table of component constants."""
@@ -95,56 +98,70 @@ def read_document(kind: Kind[V], name: str | Path) -> Document[V]:
     return _read(kind, str(name), ())
 
 
+@dataclass(frozen=True)
+class _Written:
+    """The table of one file. `where` is what to call the file, `lines` the line of each key."""
+
+    where: str
+    table: dict[str, Any]
+    lines: Mapping[tuple[str, ...], int]
+
+    def at(self, *path: str) -> str:
+        """The file and the line of a key or of the table around it."""
+        line = next((self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines), None)
+        return self.where if line is None else f"{self.where}:{line}"
+
+
 def _read(kind: Kind[V], name: str, seen: tuple[str, ...]) -> Document[V]:
-    if name in seen:
+    if name in seen or len(seen) == MAX_CHAIN:
         raise BadInput(
-            f"{name}: base: the chain of bases comes back to {name!r}; must end in a {kind.noun} without base"
+            f"{name}: base: the chain of bases comes back to {name!r} or has more than {MAX_CHAIN} files; must end "
+            f"in a {kind.noun} without base"
         )
-    where, table = _table(kind, name)
+    written = _open(kind, name)
+    table, at = written.table, written.at
     valid = ("schema", "description", "base", kind.table, *((CONSTANTS,) if kind.constants else ()))
     for key in table:
         if key not in valid:
-            raise BadInput(f"{where}: {key}: no such key; {nearest(key, valid)}")
-    if table.get("schema") != 1 or isinstance(table.get("schema"), bool):
-        raise BadInput(f"{where}: schema: found {table.get('schema')!r}; must be 1")
-    description, base, written = table.get("description", ""), table.get("base"), table.get(kind.table)
+            raise BadInput(f"{at(key)}: {key}: no such key; {nearest(key, valid)}")
+    if table.get("schema") != 1 or type(table.get("schema")) is not int:
+        raise BadInput(f"{at('schema')}: schema: found {table.get('schema')!r}; must be 1")
+    description, base, values = table.get("description", ""), table.get("base"), table.get(kind.table)
     if not isinstance(description, str):
-        raise BadInput(f"{where}: description: found {description!r}; must be text")
-    if not isinstance(written, dict):
-        raise BadInput(f"{where}: {kind.table}: missing; must be a table of {kind.holds}")
+        raise BadInput(f"{at('description')}: description: found {description!r}; must be text")
+    if not isinstance(values, dict):
+        raise BadInput(f"{at(kind.table)}: {kind.table}: missing; must be a table of {kind.holds}")
     if base is not None and not isinstance(base, str):
-        raise BadInput(f"{where}: base: found {base!r}; must be the name of a {kind.noun} or a path")
+        raise BadInput(f"{at('base')}: base: found {base!r}; must be the name of a {kind.noun} or a path")
     below = _read(kind, base, (*seen, name)) if base is not None else None
     entries = dict(below.entries) if below else {}
-    entries |= {key: _entry(kind.check, where, key, value) for key, value in written.items()}
+    entries |= {key: _entry(kind.check, at(kind.table, key), key, value) for key, value in values.items()}
     constants = dict(below.constants) if below else {}
     if kind.constants:
         given = table.get(CONSTANTS, {})
         if not isinstance(given, dict):
-            raise BadInput(f"{where}: {CONSTANTS}: found {given!r}; must be a table of component constants")
-        inside = f"{where}: {CONSTANTS}"
-        constants |= {key: _entry(kind.constants, inside, key, value) for key, value in given.items()}
-    return Document(Path(name).stem, where, description, entries, constants)
+            raise BadInput(
+                f"{at(CONSTANTS)}: {CONSTANTS}: found {given!r}; must be a table of component constants"
+            )
+        constants |= {
+            key: _entry(kind.constants, f"{at(CONSTANTS, key)}: {CONSTANTS}", key, value)
+            for key, value in given.items()
+        }
+    return Document(Path(name).stem, written.where, description, entries, constants)
 
 
-def _table(kind: Kind[V], name: str) -> tuple[str, dict[str, Any]]:
-    """What to call a file in messages, and its content."""
+def _open(kind: Kind[V], name: str) -> _Written:
+    """The content of a shipped file or a user's."""
     names = shipped_names(kind)
     if name in names:
         where = f"{kind.noun} {name}"
         text = (files("dse.hardware") / kind.folder / f"{name}.toml").read_text(encoding="utf-8")
     else:
-        path, where = Path(name), name
-        if not path.is_file():
+        where = name
+        if not is_file(Path(name)):
             raise BadInput(f"no {kind.noun} or file {name!r}; {nearest(name, names)}")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"{name}: cannot be read: {error}; must be a TOML file in UTF-8") from error
-    try:
-        return where, tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{where}: not TOML: {error}") from error
+        text = read_text(Path(name), MAX_TOML, f"give a {kind.noun}'s TOML file")
+    return _Written(where, *parse_toml(where, text))
 
 
 def _entry(check: Callable[[str, str, object], W], where: str, key: str, written: object) -> Entry[W]:

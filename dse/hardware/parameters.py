@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from dse.errors import BadInput, nearest
+from dse.hardware.units import meant
 
 HardwareValue = int | float | str
 
@@ -227,7 +228,10 @@ def check_value(where: str, name: str, value: object) -> HardwareValue:
     parameter = PARAMETERS.get(name)
     if parameter is None:
         raise BadInput(f"{where}: {name}: no such hardware parameter; {nearest(name, PARAMETERS)}")
-    bad = BadInput(f"{where}: {name}: found {value!r}; must be {parameter.valid}")
+    hint = ""
+    if parameter.unit and isinstance(value, int | float):
+        hint = meant(parameter.unit, value, parameter.low, parameter.high)
+    bad = BadInput(f"{where}: {name}: found {value!r}; must be {parameter.valid}{hint}")
     if parameter.kind == "choice":
         if isinstance(value, str) and value in parameter.choices:
             return value

@@ -160,33 +160,50 @@ def log_probabilities(model: Model, hidden: FloatArray) -> Iterator[tuple[slice,
         yield rows, log_softmax(model.logits(hidden[rows]))
 
 
+@dataclass(frozen=True)
+class ReadPrompt:
+    """A prompt after its dense float32 pass: tokens [P], k and v [L, H, P, d], and what `DensePass` calls column_sum."""
+
+    tokens: IntArray
+    k: FloatArray
+    v: FloatArray
+    column_sum: FloatArray
+
+
+def read_prompt(model: Model, tokens: IntArray) -> ReadPrompt:
+    """Read `tokens` [P] densely in blocks of queries."""
+    shape = model.shape
+    store = (shape.layers, shape.kv_heads, len(tokens), shape.head_dim)
+    k, v, column_sum = np.zeros(store, np.float32), np.zeros(store, np.float32), np.zeros(len(tokens))
+    for first, stop in _blocks(0, len(tokens)):
+        _dense(model, tokens, k, v, first, stop, received=column_sum)
+    return ReadPrompt(tokens, k, v, column_sum)
+
+
 def dense_pass(model: Model, window: Window) -> DensePass:
     """Run the window densely in blocks of queries."""
-    context = len(window.tokens) - 1
+    tokens = window.tokens
+    context = len(tokens) - 1
     prompt = context * 3 // 4
-    shape = model.shape
-    store = (shape.layers, shape.kv_heads, context, shape.head_dim)
-    k_all, v_all = np.zeros(store, np.float32), np.zeros(store, np.float32)
-    column_sum = np.zeros(prompt)
-    for first, stop in _blocks(0, prompt):
-        _dense(model, window, k_all, v_all, first, stop, received=column_sum)
-    targets = window.tokens[prompt + 1 :]
-    hidden = _dense(model, window, k_all, v_all, prompt, context)
+    read = read_prompt(model, tokens[:prompt])
+    rest = ((0, 0), (0, 0), (0, context - prompt), (0, 0))
+    k, v = np.pad(read.k, rest), np.pad(read.v, rest)
+    targets = tokens[prompt + 1 :]
+    hidden = _dense(model, tokens, k, v, prompt, context)
     log_p = np.empty((len(targets), model.vocabulary), np.float32)
     for rows, part in log_probabilities(model, hidden):
         log_p[rows] = part
-    prompt_k, prompt_v = k_all[:, :, :prompt].copy(), v_all[:, :, :prompt].copy()
-    hidden = _dense(model, window, k_all, v_all, prompt, context, local=LOCAL_WINDOW)
+    hidden = _dense(model, tokens, k, v, prompt, context, local=LOCAL_WINDOW)
     near = np.empty(len(targets), np.float32)
     for rows, part in log_probabilities(model, hidden):
         near[rows] = np.take_along_axis(part, targets[rows, None], axis=-1)[:, 0]
     distant = log_p[np.arange(len(targets)), targets] - near > DISTANT_NATS
-    return DensePass(log_p, distant, k=prompt_k, v=prompt_v, column_sum=column_sum)
+    return DensePass(log_p, distant, k=read.k, v=read.v, column_sum=read.column_sum)
 
 
 def _dense(
     model: Model,
-    window: Window,
+    tokens: IntArray,
     k_all: FloatArray,
     v_all: FloatArray,
     first: int,
@@ -208,7 +225,7 @@ def _dense(
             received[:stop] += p.sum(axis=(0, 1, 2), dtype=np.float64)
         return out
 
-    hidden: FloatArray = model.run(window.tokens[None, first:stop], np.arange(first, stop), attend)[0]
+    hidden: FloatArray = model.run(tokens[None, first:stop], np.arange(first, stop), attend)[0]
     return hidden
 
 

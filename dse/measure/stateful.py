@@ -8,9 +8,10 @@ from typing import Final
 
 import numpy as np
 
-from dse.algorithms.contract import Algorithm, FloatArray, Prompt, visible_keys
+from dse.algorithms.contract import Algorithm, Attended, FloatArray, Prompt, visible_keys
 from dse.algorithms.quantize import Scales
 from dse.measure.counting import Tally
+from dse.measure.decoding import Decoding
 from dse.measure.material import DensePass, Window, attention
 from dse.measure.outcome import ERROR_WINDOWS, Errors, Gathered, Score
 from dse.measure.traces import mean_attention
@@ -32,59 +33,46 @@ def score_stateful(
     tally, errors, gathered = Tally(shape.layers, shape.kv_heads), Errors(), Gathered()
     passes = [DensePass.load(folder) for folder in folders]
     tokens = np.stack([w.tokens for w in chosen])
-    context, prompt = len(chosen[0].tokens) - 1, passes[0].k.shape[2]
+    context, first = len(chosen[0].tokens) - 1, passes[0].k.shape[2]
     k0 = [np.stack([p.k[layer] for p in passes]) for layer in range(shape.layers)]
     v0 = [np.stack([p.v[layer] for p in passes]) for layer in range(shape.layers)]
-    run = algorithm.start(
-        Prompt(
-            k=k0,
-            v=v0,
-            group=shape.group,
-            capacity=context,
-            context=context,
-            column_sum=np.stack([p.column_sum for p in passes]),
-            scales=scales,
-            tokens=tokens[:, :prompt],
-            embed=model.embed,
-            windows=model.windows,
-            attention=lambda: np.stack(
-                [mean_attention(model, w.tokens[:-1], p.k, p.v) for w, p in zip(chosen, passes, strict=True)]
-            ),
-        )
+    prompt = Prompt(
+        k=k0,
+        v=v0,
+        group=shape.group,
+        capacity=context,
+        context=context,
+        column_sum=np.stack([p.column_sum for p in passes]),
+        scales=scales,
+        tokens=tokens[:, :first],
+        embed=model.embed,
+        windows=model.windows,
+        attention=lambda: np.stack(
+            [mean_attention(model, w.tokens[:-1], p.k, p.v) for w, p in zip(chosen, passes, strict=True)]
+        ),
     )
     compared = min(ERROR_WINDOWS, len(chosen))
     cache = np.zeros((2, shape.layers, compared, shape.kv_heads, context, shape.head_dim), np.float32)
     for layer in range(shape.layers):
-        cache[0, layer, :, :, :prompt] = k0[layer][:compared]
-        cache[1, layer, :, :, :prompt] = v0[layer][:compared]
-    del k0, v0
-    hidden = []
-    for position in range(prompt, context):
-        positions = np.full((len(chosen), 1), position)
-        again = run.step(position, tokens[:, position])
-        if again is not None:
-            positions = np.concatenate([again, positions], axis=1)
+        cache[0, layer, :, :, :first] = k0[layer][:compared]
+        cache[1, layer, :, :, :first] = v0[layer][:compared]
 
-        def attend(
-            layer: int, q: FloatArray, k: FloatArray, v: FloatArray, position: int = position
-        ) -> FloatArray:
-            queries = q.shape[2]
-            grouped = q.reshape(len(chosen), shape.kv_heads, shape.group, queries, shape.head_dim)
-            attended = run.attend(layer, grouped, k, v)
-            sliding = model.windows[layer]
-            tally.add(layer, slice(None), attended, visible_keys(np.array([position]), position + 1, sliding))
-            cache[0, layer, :, :, position] = k[:compared, :, -1]
-            cache[1, layer, :, :, position] = v[:compared, :, -1]
-            out = attended.out.reshape(q.shape)
-            if position % ERROR_STRIDE == 0:
-                seen = cache[:, layer, :, :, : position + 1]
-                full, _ = attention(q[:compared, :, -1:], seen[0], seen[1], position, window=sliding)
-                errors.add(out[:compared, :, -1:], full)
-            return out
+    def observe(
+        layer: int, position: int, q: FloatArray, k: FloatArray, v: FloatArray, attended: Attended
+    ) -> None:
+        sliding = model.windows[layer]
+        tally.add(layer, slice(None), attended, visible_keys(np.array([position]), position + 1, sliding))
+        cache[0, layer, :, :, position] = k[:compared, :, -1]
+        cache[1, layer, :, :, position] = v[:compared, :, -1]
+        if position % ERROR_STRIDE == 0:
+            seen = cache[:, layer, :, :, : position + 1]
+            full, _ = attention(q[:compared, :, -1:], seen[0], seen[1], position, window=sliding)
+            errors.add(attended.out.reshape(q.shape)[:compared, :, -1:], full)
 
-        x = model.run(np.take_along_axis(tokens, positions, axis=1), positions, attend)
-        hidden.append(x[:, -1])
+    decoding = Decoding(model, algorithm, prompt, observe)
+    del k0, v0, prompt
+    hidden = [decoding.step(tokens[:, position]) for position in range(first, context)]
     states = np.stack(hidden, axis=1)
     for number, window in enumerate(chosen):
         gathered.add(model, window, passes[number], states[number])
-    return gathered.finish(errors.mean, tally, (context - prompt) * len(chosen))
+    return gathered.finish(errors.mean, tally, (context - first) * len(chosen))

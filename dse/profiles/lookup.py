@@ -22,7 +22,7 @@ from dse.profiles.grid import measured_rows as measured_rows
 from dse.profiles.profile import ACCURACY_COLUMN, COLUMN, FloatArray, Profile
 from dse.profiles.schema import KnobValue, Setting
 
-MAX_SETTINGS = 1_000_000
+MAX_SETTINGS = 50_000
 """Most knob settings one algorithm of a space may list."""
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -49,6 +48,17 @@ SCALE_NAME = re.compile(r"[a-z][a-z_]*\.[0-9]{1,2}")
 
 MAX_SCALES = 4096
 """Most scales of one KV head and width: one per channel of a wide head."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+"""What a profile may be called; the names of its algorithms and knobs have no dot, which joins the two elsewhere."""
+
+LARGEST = 1e30
+"""Largest number of any array: sums and products of such still have room."""
+
+MOST = {"k_scale_bits": 4096, "v_scale_bits": 4096, "lag": 1 << 40, "weight_bits": 64}
+"""Largest values of whole numbers where not `MANY`."""
+
+MANY = 1 << 48
 
 TILE_COLUMNS = [COLUMN[name] for name in tile_columns()]
 """Which counters `Profile.tile_counters` holds again for every query tile."""
@@ -242,7 +252,7 @@ def build_profile(
 
 def _plain(array: npt.ArrayLike, dtype: type[np.floating[Any]]) -> FloatArray:
     """A C-ordered copy without negative zeros or NaN payloads, so that equal content has equal bytes."""
-    out: FloatArray = np.array(array, dtype=dtype, order="C") + dtype(0)
+    out: FloatArray = np.asarray(np.array(array, dtype=dtype, order="C") + dtype(0))  # a sum of no axes is no array
     out[np.isnan(out)] = np.nan
     return out
 
@@ -325,14 +335,18 @@ def check_profile(profile: Profile) -> None:
 
 
 def _check_identity(profile: Profile) -> None:
-    if not profile.name or not all(c.isalnum() or c in "-_." for c in profile.name):
-        raise BadInput(f"name: {profile.name!r}; use letters, digits, '-', '_' and '.'")
+    if not NAME.fullmatch(profile.name):
+        raise BadInput(
+            f"name: {profile.name!r}; use letters, digits, '-', '_' and '.', a letter or digit first, at most 100"
+        )
     if profile.phase not in PHASES:
         raise BadInput(f"phase: {profile.phase!r}; valid: {', '.join(PHASES)}")
     s = profile.shape
     for field_name, value in asdict(s).items():
         if value < (0 if field_name.endswith("_parameters") else 1):
             raise BadInput(f"shape.{field_name}: {value}; must be positive")
+        if value > MOST.get(field_name, MANY):
+            raise BadInput(f"shape.{field_name}: {value}; must be at most {MOST.get(field_name, MANY)}")
     if s.query_heads % s.kv_heads:
         raise BadInput(f"shape.query_heads: {s.query_heads}; must be a multiple of kv_heads = {s.kv_heads}")
     contexts = profile.contexts
@@ -352,6 +366,9 @@ def _check_form(setting: Setting) -> None:
         raise BadInput(f"{where}: K, V and Q widths must be 1 to 32 bits")
     if form.k_scale_bits < 0 or form.v_scale_bits < 0:
         raise BadInput(f"{where}: scale bits must not be negative")
+    for name in ("k_scale_bits", "v_scale_bits", "lag"):
+        if getattr(form, name) > MOST[name]:
+            raise BadInput(f"{where}.{name}: {getattr(form, name)}; must be at most {MOST[name]}")
     if form.v_after not in V_AFTER:
         raise BadInput(f"{where}.v_after: {form.v_after!r}; valid: {', '.join(V_AFTER)}")
     if form.chunk_order not in CHUNK_ORDER:
@@ -364,9 +381,12 @@ def _check_knobs(profile: Profile) -> None:
     names: dict[str, frozenset[str]] = {}
     seen: set[tuple[Any, ...]] = set()
     for setting in profile.settings:
+        for name in (setting.algorithm, *setting.knobs):
+            if not NAME.fullmatch(name) or "." in name:
+                raise BadInput(f"setting {setting.key}: {name!r}; use letters, digits, '-' and '_' in names")
         for knob, value in setting.knobs.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise BadInput(f"setting {setting.key}: knob {knob!r} is not finite")
+            if isinstance(value, int | float) and not abs(value) <= LARGEST:  # also refuses NaN
+                raise BadInput(f"setting {setting.key}: knob {knob!r} is not finite, or too large")
         have = frozenset(setting.knobs)
         if names.setdefault(setting.algorithm, have) != have:
             raise BadInput(
@@ -405,6 +425,8 @@ def _check_arrays(profile: Profile) -> None:
             raise BadInput(f"{name}: shape {array.shape}; must be {expected[name]}")
         if np.isinf(array).any():
             raise BadInput(f"{name}: holds an infinity; not measured is NaN")
+        if (np.abs(array) > LARGEST).any():
+            raise BadInput(f"{name}: holds a number beyond {LARGEST:g}; nothing measured is")
     with np.errstate(invalid="ignore"):
         if (profile.counters < 0).any():
             where = np.argwhere(profile.counters < 0)[0]

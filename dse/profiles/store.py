@@ -11,18 +11,18 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from dse.errors import BadInput, nearest
+from dse.inputs import is_file, parse_json
+from dse.outputs import atomic
 from dse.profiles.profile import (
     SCALE_NAME,
     TILE_COLUMNS,
@@ -47,7 +47,13 @@ from dse.profiles.schema import (
 )
 
 MAX_BYTES = 4 << 30
-"""Most unpacked bytes a profile may have; a file that claims more is refused before it is unpacked."""
+"""Most bytes a profile may take in memory; a file that claims more is refused before it is unpacked."""
+
+MAX_RATIO = 200
+SMALL_BYTES = 256 << 20
+"""A file may unpack to so many times its size, or to so many bytes; measured ones grow by 15."""
+
+MAX_HEADER = 16 << 20
 
 _DTYPES = {
     "header": np.uint8,
@@ -111,18 +117,10 @@ def write_profile(path: Path, profile: Profile) -> None:
     arrays |= {"counters": packed, **tiles}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    except OSError as error:
-        raise BadInput(f"{path}: cannot write here: {error.strerror}; choose another file") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
+        with atomic(path) as file:
             np.savez_compressed(file, **arrays)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
     except OSError as error:
         raise BadInput(f"{path}: cannot write: {error.strerror}; choose another file") from None
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def read_profile(path: Path) -> Profile:
@@ -131,7 +129,7 @@ def read_profile(path: Path) -> Profile:
     Raises:
         BadInput: no such file, not a profile, truncated, another schema version, or changed by hand.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise BadInput(f"{path}: no such profile; `dse list profiles` shows what is shipped")
     try:
         arrays = _read_arrays(path)
@@ -139,16 +137,34 @@ def read_profile(path: Path) -> Profile:
         return _assemble(header, arrays)
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from None
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError):
-        raise BadInput(
-            f"{path}: not a readable profile (damaged or truncated); measure or fetch it again"
-        ) from None
 
 
 def _read_arrays(path: Path) -> dict[str, Any]:
-    """The arrays of the file, after their declared names, dtypes and sizes have been found acceptable."""
+    """The arrays of the file, after their declared names, dtypes and sizes have been found acceptable.
+
+    Raises:
+        BadInput: they are not, or the file is damaged.
+    """
+    try:
+        names = _acceptable(path)
+        with np.load(path, allow_pickle=False) as data:
+            return {name: data[name] for name in names}
+    except BadInput:
+        raise
+    except Exception as error:  # what the readers of zip and npy raise on damaged bytes is not documented
+        raise BadInput("not a readable profile (damaged or truncated); measure or fetch it again") from error
+
+
+def _acceptable(path: Path) -> list[str]:
+    """The names of the arrays in a file, none of which has been unpacked yet."""
     with zipfile.ZipFile(path) as archive:
+        members = {member.filename: member for member in archive.infolist()}
         names = [member.filename for member in archive.infolist()]
+        for member in members.values():
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
+                raise BadInput(
+                    f"{member.filename}: packed in a way that profiles never are; measure it again"
+                )
         more = [name.removesuffix(".npy") for name in names]
         more = [
             n
@@ -162,35 +178,46 @@ def _read_arrays(path: Path) -> dict[str, Any]:
             raise BadInput(f"arrays {odd} are missing or do not belong; a profile holds {sorted(_DTYPES)}")
         total = 0
         for name, dtype in dtypes.items():
-            with archive.open(f"{name}.npy") as member:
-                version = np.lib.format.read_magic(member)
+            with archive.open(f"{name}.npy") as file:
+                version = np.lib.format.read_magic(file)
                 read = (
                     np.lib.format.read_array_header_1_0
                     if version == (1, 0)
                     else np.lib.format.read_array_header_2_0
                 )
-                shape, _, found = read(member)
+                shape, _, found = read(file)
+                size = members[f"{name}.npy"].file_size - file.tell()
             if found != np.dtype(dtype).newbyteorder("<"):
                 raise BadInput(f"{name}: dtype {found}; must be {np.dtype(dtype)}")
-            total += math.prod(shape) * found.itemsize
-        if total > MAX_BYTES:
-            raise BadInput(f"unpacks to {total} bytes; at most {MAX_BYTES} are allowed")
-    with np.load(path, allow_pickle=False) as data:
-        return {name: data[name] for name in dtypes}
+            if min(shape, default=0) < 0 or math.prod(shape) * found.itemsize != size:
+                raise BadInput(f"{name}: shape {shape} does not fit its {size} bytes")
+            if name == "header" and size > MAX_HEADER:
+                raise BadInput(f"header: {size} bytes; at most {MAX_HEADER} are allowed")
+            total += size * _widening(name, shape)
+    most = min(MAX_BYTES, max(SMALL_BYTES, MAX_RATIO * path.stat().st_size))
+    if total > most:
+        raise BadInput(f"unpacks to {total} bytes; at most {most} are allowed for a file of its size")
+    return list(dtypes)
 
 
-def _refuse_constant(text: str) -> NoReturn:
-    raise BadInput(f"header: holds {text}; numbers must be finite")
+def _widening(name: str, shape: tuple[int, ...]) -> int:
+    """How many times an array grows in memory: counters that are zero everywhere are not stored."""
+    columns = {"counters": len(counter_columns()), _TILES: len(TILE_COLUMNS)}.get(name, 1)
+    return -(-columns // max(1, shape[0])) if shape else 1
 
 
 def _read_header(text: bytes, tiled: bool) -> dict[str, Any]:
-    header = json.loads(text.decode(), parse_constant=_refuse_constant)
+    try:
+        header = parse_json("header", text.decode(), "measure or fetch the profile again")
+    except UnicodeDecodeError:
+        raise BadInput("header: is not text; measure or fetch the profile again") from None
     if not isinstance(header, dict):
         raise BadInput("header: must be a table")
     version = header.get("schema")
-    if version != SCHEMA_VERSION:
+    if type(version) is not int or version != SCHEMA_VERSION:
         raise BadInput(
             f"schema: {version!r}; this version of dse reads {SCHEMA_VERSION}: measure the profile again"
+            f"{', or update dse' if type(version) is int and version > SCHEMA_VERSION else ''}"
         )
     _strict(header, _HEADER | _TILE_HEADER if tiled else _HEADER, "header")
     if header["accuracy"] != list(ACCURACY):

@@ -10,8 +10,11 @@ from dse.profiles.profile import canonical
 from dse.profiles.schema import KnobValue
 from dse.space.source import Place
 
-MAX_VALUES = 1_000_000
+MAX_VALUES = 10_000
 """Most values one axis may have."""
+
+MAX_WORD = 200
+"""Most characters of a value that is text."""
 
 FORMS = (
     "a value, a list, { log = [a, b], points = n }, { linear = [a, b], points = n }, "
@@ -51,6 +54,8 @@ def scalar(value: Any, place: Place) -> KnobValue:
         raise place.error(f"found {value!r}; numbers must be finite")
     if isinstance(value, int) and abs(value) > 2**53:
         raise place.error(f"found {value}; numbers must be at most 2**53")
+    if isinstance(value, str) and len(value) > MAX_WORD:
+        raise place.error(f"a text of {len(value)} characters; values have at most {MAX_WORD}")
     return value
 
 
@@ -65,6 +70,8 @@ def _generated(table: dict[str, Any], place: Place) -> Iterable[KnobValue]:
     if set(table) != wanted:
         raise place.error(f"found keys {sorted(table)}; must be {' and '.join(sorted(map(str, wanted)))}")
     low, high = _ends(table[kind], place / kind)
+    if not math.isfinite(high - low):
+        raise (place / kind).error(f"found [{low}, {high}]; the ends are too far apart")
     if kind == "powers_of_two":
         return _powers(low, high, place)
     if kind == "range":
@@ -113,9 +120,10 @@ def _powers(low: float, high: float, place: Place) -> list[KnobValue]:
 def _stepped(low: float, high: float, step: Any, place: Place) -> list[KnobValue]:
     if isinstance(step, bool) or not isinstance(step, int | float) or not 0 < step < math.inf:
         raise (place / "step").error(f"found {step!r}; must be a positive number")
-    count = math.floor((high - low) / step + 1e-9) + 1
-    if count > MAX_VALUES:
-        raise place.error(f"{count} values; at most {MAX_VALUES} are allowed")
+    steps = (high - low) / step + 1e-9
+    if steps >= MAX_VALUES:
+        raise place.error(f"{steps:.3g} values; at most {MAX_VALUES} are allowed")
+    count = math.floor(steps) + 1
     values = [low + step * i for i in range(count)]
     if isinstance(low, int) and isinstance(step, int):
         return [int(v) for v in values]

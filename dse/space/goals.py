@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dse.errors import nearest
-from dse.hardware.components import COMPONENTS
+from dse.errors import BadInput, nearest
+from dse.hardware.components import COMPONENTS, check_constant
 from dse.profiles.profile import canonical
 from dse.space.axes import scalar
 from dse.space.definition import Limits
@@ -71,7 +71,10 @@ def components(table: Mapping[str, Any], place: Place) -> dict[str, float]:
     written = place.table(table.get("components", {}), tuple(COMPONENTS))
     values = {}
     for name, value in written.items():
-        values[name] = number(value, place / name)
-        if values[name] < 0:
-            raise (place / name).error(f"found {value!r}; must not be negative")
+        here = place / name
+        found = number(value, here)
+        try:
+            values[name] = check_constant("", name, found)
+        except BadInput as error:
+            raise here.error(str(error).removeprefix(f": {name}: ")) from None
     return values

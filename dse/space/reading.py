@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from dse.cost.workload import SCOPES
 from dse.errors import BadInput, nearest
 from dse.hardware.parameters import PARAMETERS, HardwareValue, check_value
 from dse.hardware.presets import load_preset, preset_names, read_preset
+from dse.hardware.units import question
+from dse.inputs import check_tame, is_file
 from dse.profiles.lookup import Grid, axes_of
 from dse.profiles.naming import ProfileName
 from dse.profiles.profile import PHASES, Profile
@@ -41,6 +44,15 @@ DENSE_BITS = (4, 16)
 
 BASELINE_BITS = 12
 
+MAX_NAME = 100
+"""Most characters of a space's name."""
+
+MAX_VALUES = 30_000
+"""Most values of all axes of a space together: its resolved form lists them."""
+
+MAX_DESIGNS = 1 << 62
+"""Most designs of one algorithm: designs are numbered in 64 bits."""
+
 
 def load_space(
     source: str | Path | Mapping[str, Any],
@@ -59,6 +71,7 @@ def load_space(
     """
     if isinstance(source, Mapping):
         table, place, name, folder = dict(source), Place("space"), "space", Path()
+        check_tame(table, lambda path, message: Place("space", path=path).error(message))
     else:
         path = find_space(source)
         table, place = parse(path.name, read_text(path))
@@ -70,7 +83,7 @@ def load_space(
 def find_space(source: str | Path) -> Path:
     """The file of a shipped space's name, or the path itself."""
     text = str(source)
-    if isinstance(source, Path) or "/" in text or text.endswith(".toml") or Path(text).is_file():
+    if isinstance(source, Path) or "/" in text or text.endswith(".toml") or is_file(Path(text)):
         return Path(source)
     shipped = shipped_spaces()
     if text not in shipped:
@@ -81,7 +94,7 @@ def find_space(source: str | Path) -> Path:
 def parse_resolved(text: str, file: str) -> Space:
     """A space from its resolved TOML form, without its profile: nothing is filled in or looked up."""
     table, place = parse(file, text)
-    place.table(table, SECTIONS)
+    _check_schema(table, place)
     for section in ("workload", "algorithms", "hardware", "baseline"):
         if section not in table:
             raise (place / section).error("missing; a resolved space has it")
@@ -100,7 +113,7 @@ def parse_resolved(text: str, file: str) -> Space:
     }
     goals, reference = objectives(table, place)
     return Space(
-        name=_text(table, place, "name", ""),
+        name=_name(table, place, ""),
         description=_text(table, place, "description", ""),
         workload=workload,
         algorithms=specs,
@@ -116,12 +129,8 @@ def parse_resolved(text: str, file: str) -> Space:
 
 
 def _read(table: dict[str, Any], place: Place, name: str, folder: Path, profile: Profile | None) -> Space:
-    place.table(table, SECTIONS)
-    if table.get("schema") != SCHEMA or isinstance(table.get("schema"), bool):
-        raise (place / "schema").error(f"found {table.get('schema')!r}; must be {SCHEMA}")
-    name = _text(table, place, "name", name)
-    if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
-        raise (place / "name").error(f"found {name!r}; use letters, digits, '-', '_' and '.'")
+    _check_schema(table, place)
+    name = _name(table, place, name)
     description = _text(table, place, "description", "")
     workload = read_workload(table, place)
     hardware, hardware_for, base, constants = _hardware(table, place)
@@ -149,7 +158,7 @@ def _read(table: dict[str, Any], place: Place, name: str, folder: Path, profile:
         constraints=constraints(table, place),
         baseline=_baseline(table, place, folder, profile, workload.context, hardware, base),
         components={**constants, **components(table, place)},
-        notes=notes,
+        notes=(*notes, *_questions(hardware, hardware_for)),
         table=profile,
     )
     _look_up(space, place)
@@ -174,6 +183,28 @@ def _placed(error: BadInput, place: Place, section: str) -> BadInput:
     """``alpha.threshold: message`` with the file, line and section in front."""
     head, _, message = str(error).partition(": ")
     return place.at(f"{section}.{head}").error(message)
+
+
+def _check_schema(table: Mapping[str, Any], place: Place) -> None:
+    """Raise where a table is of another version, or has a section that there is not."""
+    found = table.get("schema")
+    if type(found) is not int or found != SCHEMA:
+        newer = (
+            "; a newer version of dse wrote it: update dse" if type(found) is int and found > SCHEMA else ""
+        )
+        raise (place / "schema").error(f"found {found!r}; must be {SCHEMA}{newer}")
+    place.table(table, SECTIONS)
+
+
+def _name(table: Mapping[str, Any], place: Place, default: str) -> str:
+    """The space's name: it becomes the name of a folder."""
+    name = _text(table, place, "name", default)
+    plain = name.isascii() and all(c.isalnum() or c in "-_." for c in name)
+    if not plain or not 1 <= len(name) <= MAX_NAME or name.startswith((".", "-")):
+        raise (place / "name").error(
+            f"found {name!r}; use at most {MAX_NAME} letters, digits, '-', '_' and '.', a letter or digit first"
+        )
+    return name
 
 
 def _text(table: Mapping[str, Any], place: Place, key: str, default: str) -> str:
@@ -243,7 +274,7 @@ def _where(name: str, folder: Path) -> str | Path:
     """What to load: a shipped name, a path, or the file beside the space."""
     beside = folder / name
     is_path = "/" in name or name.endswith(".npz")
-    return beside if is_path and not Path(name).is_file() and beside.is_file() else name
+    return beside if is_path and not is_file(Path(name)) and is_file(beside) else name
 
 
 def _of_phase(name: str, phase: str) -> str:
@@ -390,7 +421,37 @@ def _hardware(
         }
         for algorithm, values in per_algorithm.items()
     }
+    _check_size(full, special, place)
     return full, special, base or "explicit", constants
+
+
+def _check_size(
+    axes: Mapping[str, tuple[HardwareValue, ...]],
+    special: Mapping[str, Mapping[str, tuple[HardwareValue, ...]]],
+    place: Place,
+) -> None:
+    """Raise where there are too many values to hold, or too many designs to number."""
+    count = sum(map(len, axes.values())) + sum(len(v) for own in special.values() for v in own.values())
+    if count > MAX_VALUES:
+        raise place.error(f"{count} values on all axes together; at most {MAX_VALUES} are allowed")
+    for own in ({}, *special.values()):
+        designs = math.prod(len(values) for values in {**axes, **own}.values())
+        if designs > MAX_DESIGNS:
+            raise place.error(
+                f"{designs:.3g} designs; at most {MAX_DESIGNS:.3g} can be numbered, shorten an axis"
+            )
+
+
+def _questions(
+    axes: Mapping[str, tuple[HardwareValue, ...]],
+    special: Mapping[str, Mapping[str, tuple[HardwareValue, ...]]],
+) -> tuple[str, ...]:
+    """What to ask about values that are valid and yet hardly meant, the largest of every axis once."""
+    asked = []
+    for name, values in [*axes.items(), *(item for own in special.values() for item in own.items())]:
+        numbers = [v for v in values if not isinstance(v, str)]
+        asked += [question(name, PARAMETERS[name].unit, max(numbers))] if numbers else []
+    return tuple(dict.fromkeys(text for text in asked if text))
 
 
 def _parameter_axis(name: str, written: Any, place: Place) -> tuple[HardwareValue, ...]:
@@ -436,8 +497,13 @@ def _resolved_baseline(
     written = (place / "baseline").table(table["baseline"])
     if "processor" in written:
         return processor_baseline(written, place / "baseline")
-    knobs = {k: v for k, v in written.items() if k not in ("algorithm", "hardware")}
-    return Baseline(written.get("algorithm", DENSE), knobs, _design(written, place, hardware, base))
+    algorithm = written.get("algorithm", DENSE)
+    if not isinstance(algorithm, str):
+        raise (place / "baseline" / "algorithm").error(f"found {algorithm!r}; must be text")
+    knobs = {
+        k: scalar(v, place / "baseline" / k) for k, v in written.items() if k not in ("algorithm", "hardware")
+    }
+    return Baseline(algorithm, knobs, _design(written, place, hardware, base))
 
 
 def _baseline(
@@ -455,7 +521,7 @@ def _baseline(
         knob_names = {knob for name in profile.algorithms for knob in profile.knobs(name)}
         return processor_baseline(written, here, folder, knob_names)
     algorithm = written.get("algorithm", DENSE)
-    if algorithm not in profile.algorithms:
+    if not isinstance(algorithm, str) or algorithm not in profile.algorithms:
         raise (here / "algorithm").error(
             f"{algorithm!r} is not in profile {profile.name!r}; {nearest(str(algorithm), profile.algorithms)}"
         )

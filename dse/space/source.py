@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dse import inputs
 from dse.errors import BadInput, nearest
+from dse.inputs import MAX_TOML, is_key, parse_toml, split_key
 
-_KEY = r'(?:[A-Za-z0-9_-]+|"[^"]*"|\'[^\']*\')'
-_DOTTED = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
-_HEADER = re.compile(rf"^\s*\[\s*({_DOTTED})\s*\]")
-_ASSIGNMENT = re.compile(rf"^\s*({_DOTTED})\s*=")
 _WORD = re.compile(r"^[A-Za-z0-9_+./-]+$")
-
-
-def _keys(dotted: str) -> tuple[str, ...]:
-    return tuple(part.strip().strip("\"'") for part in re.findall(_KEY, dotted))
 
 
 @dataclass(frozen=True)
@@ -72,59 +65,36 @@ class Place:
         return value
 
 
-def key_lines(text: str) -> dict[tuple[str, ...], int]:
-    """Line number (from 1) of every key and table header that starts a line."""
-    lines: dict[tuple[str, ...], int] = {}
-    table: tuple[str, ...] = ()
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := _HEADER.match(line):
-            table = _keys(header[1])
-            lines.setdefault(table, number)
-        elif assignment := _ASSIGNMENT.match(line):
-            lines.setdefault((*table, *_keys(assignment[1])), number)
-    return lines
-
-
 def read_text(path: Path) -> str:
-    """The text of a file, or BadInput."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise BadInput(
-            f"{path}: no such file; give a space's TOML file or the name of a shipped space"
-        ) from None
-    except IsADirectoryError:
-        raise BadInput(f"{path}: is a directory; give a space's TOML file") from None
-    except UnicodeDecodeError:
-        raise BadInput(f"{path}: is not text; give a space's TOML file in UTF-8") from None
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
+    """The text of a space's file, or BadInput."""
+    return inputs.read_text(
+        path, MAX_TOML, "give a space's TOML file or the name of a shipped space", pipes=True
+    )
 
 
 def parse(file: str, text: str) -> tuple[dict[str, Any], Place]:
     """The table in a TOML text and the place of its keys."""
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{file}: not TOML: {error}") from None
-    return table, Place(file, key_lines(text))
+    table, lines = parse_toml(file, text)
+    return table, Place(file, lines)
 
 
 def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
     """``a.b.c=value`` as path and value; a bare word is a string."""
     dotted, equals, written = text.partition("=")
-    if not equals or not re.fullmatch(_DOTTED, dotted.strip()):
+    if not equals or not is_key(dotted.strip()):
         raise BadInput(f"--set {text}: must be a dotted key, '=' and a value, such as hardware.lanes=16")
     written = written.strip()
     try:
-        parsed = tomllib.loads(f"value = {written}")
-    except tomllib.TOMLDecodeError:
-        if not _WORD.match(written):
-            raise BadInput(f"--set {text}: {written!r} is not a TOML value; text goes in quotes") from None
-        return _keys(dotted), written
+        parsed, _ = parse_toml(f"--set {dotted}", f"value = {written}")
+    except BadInput as error:
+        if _WORD.match(written):
+            return split_key(dotted), written
+        if "not TOML" not in str(error):
+            raise
+        raise BadInput(f"--set {text}: {written!r} is not a TOML value; text goes in quotes") from None
     if list(parsed) != ["value"]:
         raise BadInput(f"--set {text}: must be one value")
-    return _keys(dotted), parsed["value"]
+    return split_key(dotted), parsed["value"]
 
 
 def apply_overrides(

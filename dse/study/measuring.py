@@ -66,7 +66,8 @@ class Measuring:
             BadInput: the model is not installed, is another one, or cannot run the setting.
         """
         from dse.algorithms import build
-        from dse.measure.run import Job, measure, shipped_scales
+        from dse.measure.job import Job, shipped_scales
+        from dse.measure.run import measure
 
         profile = self.profile
         name = ProfileName.parse(profile.name)

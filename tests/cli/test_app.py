@@ -104,7 +104,7 @@ def _raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         (KeyboardInterrupt(), 130, "error: interrupted"),
         (ValueError("odd"), 1, "error: ValueError: odd (add --debug to see where)"),
         (PermissionError(13, "Permission denied", "x/run.json"), 2, "error: x/run.json: permission denied"),
-        (OSError(28, "No space left on device"), 1, "error: OSError: [Errno 28] No space left on device"),
+        (OSError(28, "No space left on device"), 1, "error: no space left on device"),
     ],
     ids=["bad-input", "failed", "interrupted", "unexpected", "permission", "disk-full"],
 )

@@ -109,6 +109,7 @@ def test_an_installed_package_is_measured_priced_and_swept_like_a_built_in_one(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    import dse.measure.job as job_module
     import dse.measure.run as run_module
     from dse.measure.calibrate import calibrate, save_scales
     from dse.measure.grid import expand
@@ -128,14 +129,15 @@ def test_an_installed_package_is_measured_priced_and_swept_like_a_built_in_one(
     chosen = [Window(f"text{i}", 0, rng.integers(0, 50, 65)) for i in range(3)]
     save_scales(tmp_path / "scales.npz", calibrate(model, chosen))
     model.sha256 = "00"
-    monkeypatch.setattr(run_module, "_model", lambda name: model)
-    monkeypatch.setattr(run_module, "_calibrated_on", lambda job: np.zeros(0, np.uint64))
-    monkeypatch.setattr(run_module, "_windows", lambda job, context, count=0: list(chosen))
+    for module in (job_module, run_module):
+        monkeypatch.setattr(module, "loaded", lambda job: model)
+        monkeypatch.setattr(module, "window_texts", lambda job, context, count=0: list(chosen))
+    monkeypatch.setattr(run_module, "calibrated_on", lambda job: np.zeros(0, np.uint64))
     settings = [
         *expand({"algorithm": "dense", "k_bits": [8, 12], "v_bits": 12}, "grid"),
         *expand({"algorithm": "strided", "recent": [8, 16, 64], "stride": [2, 4]}, "grid"),
     ]
-    job = run_module.Job(
+    job = job_module.Job(
         "tiny", "tiny", tuple(settings), (64,), 3, "selection", 0, tmp_path / "scales.npz", tmp_path / "out"
     )
     profile = run_module.measure(job, 1, lambda message, done, total: None)

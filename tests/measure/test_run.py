@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import dse.measure.job as job_module
 import dse.measure.run as run_module
 from dse.algorithms import build
 from dse.errors import BadInput, DseError
 from dse.measure.calibrate import calibrate, save_scales
-from dse.measure.run import Job, check_widths, measure, pack
+from dse.measure.job import Job, check_widths
+from dse.measure.run import measure, pack
 from dse.profiles.profile import setting_key
 from dse.profiles.store import read_profile, write_profile
 
@@ -22,9 +24,10 @@ def job(model, chosen, tmp_path, monkeypatch):
     scales = tmp_path / "scales.npz"
     save_scales(scales, calibrate(model, chosen))
     model.sha256 = "00"
-    monkeypatch.setattr(run_module, "_model", lambda job: model)
-    monkeypatch.setattr(run_module, "_calibrated_on", lambda job: np.zeros(0, np.uint64))
-    monkeypatch.setattr(run_module, "_windows", lambda job, context, count=0: list(chosen))
+    for module in (job_module, run_module):
+        monkeypatch.setattr(module, "loaded", lambda job: model)
+        monkeypatch.setattr(module, "window_texts", lambda job, context, count=0: list(chosen))
+    monkeypatch.setattr(run_module, "calibrated_on", lambda job: np.zeros(0, np.uint64))
     settings = tuple(build(n, k) for n, k in (("dense", {}), ("token-picker", {"lag": 4}), ("spatten", {})))
     return Job(
         "tiny",
@@ -149,7 +152,7 @@ def test_settings_over_other_windows_are_named_not_mixed(job, chosen, monkeypatc
     measure(job, 1, silent)
     fewer = replace(job, settings=job.settings[:1], count=2)
     monkeypatch.setattr(
-        run_module, "_windows", lambda job, context, count=0: list(chosen)[: count or job.count]
+        run_module, "window_texts", lambda job, context, count=0: list(chosen)[: count or job.count]
     )
     said = []
     profile = measure(fewer, 1, silent, said.append)
@@ -162,6 +165,6 @@ def test_settings_over_other_windows_are_named_not_mixed(job, chosen, monkeypatc
 
 def test_engines_keep_their_own_shards(job, monkeypatch):
     measure(job, 1, silent)
-    run_module._model(job).engine = "transformers"
+    run_module.loaded(job).engine = "transformers"
     with pytest.raises(BadInput, match="no shard"):
         pack(job)

@@ -8,8 +8,8 @@ import pytest
 from dse.algorithms import build
 from dse.measure.calibrate import load_scales
 from dse.measure.grid import load_grid
+from dse.measure.job import shipped_scales
 from dse.measure.material import dense_pass, windows
-from dse.measure.run import shipped_scales
 from dse.measure.score import score
 from dse.profiles.profile import setting_key
 from dse.profiles.store import load_profile, shipped_profiles

@@ -68,7 +68,8 @@ def rewrite(path: Path, arrays: dict[str, Any], **header: Any) -> None:
     ("header", "message"),
     [
         ({"schema": 99}, "schema: 99"),
-        ({"schema": True, "colour": 1}, "header.colour: unknown key"),
+        ({"colour": 1}, "header.colour: unknown key"),
+        ({"schema": True}, "schema: True"),
         ({"nmae": "x"}, "header.nmae: unknown key; did you mean 'name'?"),
         ({"phase": ...}, "header.phase: missing"),
         ({"name": 3}, "header.name: 3; must be str"),

@@ -1,0 +1,73 @@
+"""Which process is which, on this machine and on others: names that no two processes ever share."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+import uuid
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def machine() -> str:
+    """Names the set of processes among which process ids are unique: host, boot and process namespace."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        space = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        boot, space = f"{uuid.getnode():x}", 0
+    return f"{platform.node()}/{boot[:8]}/{space}"
+
+
+def _started(pid: int) -> str:
+    """When a process started, in the system's ticks; empty where it is gone or the system does not say."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    fields = text.rpartition(")")[2].split()
+    return "" if fields[0] == "Z" else fields[19]
+
+
+def this_process() -> str:
+    """The name of this process, unlike any other that ever was."""
+    pid = os.getpid()
+    return f"{machine()}:{pid}:{_started(pid)}"
+
+
+def is_dead(process: str) -> bool:
+    """Whether a process is known to be gone; false where it runs on another machine, or nothing is known."""
+    where, _, rest = process.partition(":")
+    pid, _, started = rest.partition(":")
+    if where != machine() or not pid.isdecimal() or len(pid) > 9:
+        return False
+    if started:
+        return _started(int(pid)) != started
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+@cache
+def end_with(parent: int) -> None:
+    """End this process when its parent is gone: one that was killed cannot end its workers itself.
+
+    Args:
+        parent: the process id that `os.getppid` gives while it lives; any other number does nothing.
+    """
+    if os.getppid() != parent:
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,141 @@
+"""What prose does not show: retrieval by depth and free-running agreement of settings, as one small JSON table.
+
+A table belongs to one model and one context. Settings are keyed like those of profiles. See `dse.measure.retrieval`
+and `dse.measure.free_running` for what was done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+from dse.errors import BadInput
+from dse.inputs import parse_json, read_text
+from dse.outputs import write_text
+from dse.profiles.schema import Knobs
+
+SCHEMA: Final = 1
+SUFFIX: Final = ".probes.json"
+MAX_BYTES: Final = 16 << 20
+RIGHT: Final = "name a file that 'dse profile probe' wrote"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one setting did.
+
+    Attributes:
+        algorithm, knobs: the setting, knobs at their defaults included.
+        right: [sheets][depths] whether the code was said, oldest sentence first; nll: nats per token of it.
+        same: [windows] tokens like the dense model's before the first that differs; agree: share of all tokens.
+    """
+
+    algorithm: str
+    knobs: Knobs
+    right: tuple[tuple[bool, ...], ...]
+    nll: tuple[tuple[float, ...], ...]
+    same: tuple[int, ...]
+    agree: tuple[float, ...]
+
+    @property
+    def key(self) -> str:
+        return json.dumps([self.algorithm, dict(self.knobs)], sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Probes:
+    """A table of probes.
+
+    Attributes:
+        model: name; context: tokens of a sheet and of a window, `tokens` of which are generated.
+        material: digest of all that decides the numbers besides the setting: model, text, windows, scales.
+        provenance: what readers want to know: text, versions, command, seed.
+    """
+
+    model: str
+    context: int
+    tokens: int
+    material: str
+    provenance: Mapping[str, Any]
+    rows: tuple[Probe, ...] = ()
+
+    def having(self, row: Probe) -> Probes:
+        """With one row more; a row of the same setting is replaced."""
+        kept = tuple(one for one in self.rows if one.key != row.key)
+        return replace(self, rows=tuple(sorted((*kept, row), key=lambda one: one.key)))
+
+    def find(self, algorithm: str, knobs: Knobs) -> Probe | None:
+        """The row of a setting."""
+        key = Probe(algorithm, knobs, (), (), (), ()).key
+        return next((row for row in self.rows if row.key == key), None)
+
+
+def write_probes(path: Path, probes: Probes) -> None:
+    """Write the table, in one step. Raises OSError."""
+    document = {"schema": SCHEMA, **vars(probes), "rows": [vars(row) for row in probes.rows]}
+    document["checksum"] = _checksum(document)
+    write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def _checksum(document: Mapping[str, Any]) -> str:
+    plain = json.dumps({k: v for k, v in document.items() if k != "checksum"}, sort_keys=True)
+    return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def read_probes(path: Path) -> Probes:
+    """The table at `path`. Raises `BadInput` where it is none, or damaged."""
+    document = parse_json(str(path), read_text(path, MAX_BYTES, RIGHT), RIGHT)
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise BadInput(f"{path}: schema: is no table of probes of schema {SCHEMA}; {RIGHT}")
+    if document.get("checksum") != _checksum(document):
+        raise BadInput(f"{path}: checksum: does not fit the content, the file is damaged; {RIGHT}")
+    try:
+        rows = tuple(_row(row) for row in document["rows"])
+        found = Probes(
+            model=str(document["model"]),
+            context=int(document["context"]),
+            tokens=int(document["tokens"]),
+            material=str(document["material"]),
+            provenance=dict(document["provenance"]),
+            rows=rows,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"{path}: {error} is missing or of the wrong kind; {RIGHT}") from None
+    return found
+
+
+def _row(row: Mapping[str, Any]) -> Probe:
+    right = tuple(tuple(bool(x) for x in line) for line in row["right"])
+    nll = tuple(tuple(float(x) for x in line) for line in row["nll"])
+    same, agree = tuple(int(x) for x in row["same"]), tuple(float(x) for x in row["agree"])
+    if [len(line) for line in right] != [len(line) for line in nll] or len(same) != len(agree):
+        raise ValueError("a row whose lists are not as long as each other")
+    if not all(math.isfinite(x) for line in nll for x in line):
+        raise ValueError("nll: a number that is not finite")
+    return Probe(str(row["algorithm"]), dict(row["knobs"]), right, nll, same, agree)
+
+
+def shipped_probes() -> dict[str, Path]:
+    """Tables that ship, by the name of the model."""
+    folder = resources.files("dse.profiles").joinpath("data")
+    found = (Path(str(one)) for one in folder.iterdir() if one.name.endswith(SUFFIX))
+    return {path.name.removesuffix(SUFFIX): path for path in sorted(found)}
+
+
+def load_probes(name_or_path: str) -> Probes:
+    """A shipped table by its model's name, or a file. Raises `BadInput`."""
+    shipped = shipped_probes()
+    if name_or_path in shipped:
+        return read_probes(shipped[name_or_path])
+    if name_or_path.endswith(".json"):
+        return read_probes(Path(name_or_path))
+    raise BadInput(
+        f"{name_or_path}: no probes of this model ship (there are: {', '.join(shipped) or 'none'}); "
+        "measure them with 'dse profile probe'"
+    )
