@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from dse.charts.scales import logarithmic
-from dse.charts.style import RIVAL, colours, legend_below, looks, shade, style, styled, use_agg, wrapped
+from dse.charts.sheet import sheet, wrapped
+from dse.charts.style import RIVAL, colours, looks, shade, style
 from dse.errors import BadInput
 
 if TYPE_CHECKING:
@@ -94,17 +95,13 @@ def breakdown_figure(points: Sequence[Explained], title: str = "", width: float 
     """
     if not points:
         raise BadInput("nothing to draw: no points to break down")
-    use_agg()
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    with styled() as chosen:
-        width = width or chosen.page
-        wide = chosen.scale
+    with sheet(width, page=True) as paper:
+        wide = paper.wide
         time_parts = [times(p.story) for p in points]
         energy_parts = [energies(p.story) for p in points]
-        figure = Figure(figsize=(width, 1.0), layout="constrained")
-        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.35, 1.0))[0]
+        left, right = paper.figure.subfigures(1, 2, squeeze=False, width_ratios=(1.35, 1.0))[0]
         handles = []
         for part, stacks, scale, name, order in (
             (left, time_parts, 1e6, "time of attention, one step (µs)", None),
@@ -135,8 +132,7 @@ def breakdown_figure(points: Sequence[Explained], title: str = "", width: float 
                 handles=entries + padding, loc="outside lower center", ncols=2, frameon=False, handlelength=1.2,
                 columnspacing=1.0,
             )  # fmt: skip
-        if title:
-            figure.suptitle(title, x=0.01, ha="left", fontsize=chosen.font)
+        title = paper.title(title)
         lines = max(
             BAR_INCHES,
             0.13 * max(p.caption.count("\n") + 1 + len(p.caption) // CAPTION_LETTERS for p in points),
@@ -144,8 +140,8 @@ def breakdown_figure(points: Sequence[Explained], title: str = "", width: float 
         height = (
             lines * len(points) + 0.16 * rows + 0.5 + 0.14 * (title.count("\n") + 1 if title else 0)
         ) * wide
-        figure.set_size_inches(width, height)
-    return figure
+        paper.figure.set_size_inches(paper.width, height)
+        return paper.figure
 
 
 def _stack(
@@ -205,16 +201,12 @@ def roofline_figure(points: Sequence[Explained], title: str = "", width: float |
     """
     if not points:
         raise BadInput("nothing to draw: no points under the roofs")
-    use_agg()
     import numpy as np
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    with styled() as chosen:
-        width = width or chosen.width
-        wide = chosen.scale
-        figure = Figure(figsize=(width, width), layout="constrained")
-        axes = figure.add_subplot()
+    with sheet(width) as paper:
+        wide = paper.wide
+        axes = paper.axes()
         look = looks(p.algorithm for p in points)
         xs = [p.macs / sum(p.story["dram_bytes"].values()) for p in points]
         ys = [p.macs / p.story["metrics"]["attention_s"] / 1e9 for p in points]
@@ -259,10 +251,7 @@ def roofline_figure(points: Sequence[Explained], title: str = "", width: float |
         axes.set_ylim(floor, top)
         axes.set_xlabel("multiply-adds per DRAM byte (1/B)")
         axes.set_ylabel("multiply-adds (G/s)")
-        title = wrapped(title, int(14 * width / wide))
-        axes.set_title(title, loc="left", pad=4 * wide)
-        legend_below(figure, handles, min(0.66 * width, 3.4 * wide), title)
-    return figure
+        return paper.close(title, axes, handles)
 
 
 def _roofs(point: Explained) -> tuple[float, float]:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from dse.charts.labels import label
 from dse.charts.scales import fit
-from dse.charts.style import colours, legend_below, shade, styled, use_agg, wrapped
+from dse.charts.sheet import sheet
+from dse.charts.style import colours, shade
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,20 +25,16 @@ def compare_figure(
     Args:
         x, y: objectives; default: the last two, the minimised one on the x axis.
     """
-    use_agg()
     import numpy as np
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     names = sorted(comparison.objectives, key=lambda m: comparison.objectives[m])
     x, y = x or names[0], y or next(m for m in reversed(names) if m != (x or names[0]))
     two = len(comparison.objectives) == 2
-    with styled() as chosen:
-        width = width or chosen.width
-        wide = chosen.scale
-        figure = Figure(figsize=(width, width), layout="constrained")
-        axes = figure.add_subplot()
+    with sheet(width) as paper:
+        wide = paper.wide
+        axes = paper.axes()
         sides = (comparison.a, comparison.b)
         corner = {m: comparison.reference[m] * label(m).scale for m in (x, y)}
         for which, metric in (("x", x), ("y", y)):
@@ -78,10 +75,7 @@ def compare_figure(
             handles.append(Patch(facecolor=shade(0.6), alpha=0.3, label=change))
         axes.set_xlabel(label(x).axis)
         axes.set_ylabel(label(y).axis)
-        title = wrapped(title, int(14 * width / wide))
-        axes.set_title(title, loc="left", pad=4 * wide)
-        legend_below(figure, handles, min(0.66 * width, 3.4 * wide), title)
-    return figure
+        return paper.close(title, axes, handles)
 
 
 def summary(side: Side) -> str:

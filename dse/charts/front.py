@@ -8,20 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from dse.charts.findings import gains
 from dse.charts.labels import label
-from dse.charts.marks import Published, draw_cloud, draw_limits, draw_published, knee, knee_words
+from dse.charts.marks import draw_cloud, draw_limits, draw_published, knee, knee_words
 from dse.charts.scales import LINEAR_BELOW, LINEAR_SHARE, LOSSES, fit, require, shown
-from dse.charts.style import (
-    LETTER_INCHES,
-    RIVAL,
-    legend_below,
-    looks,
-    shade,
-    small,
-    style,
-    styled,
-    use_agg,
-    wrapped,
-)
+from dse.charts.sheet import sheet
+from dse.charts.style import RIVAL, looks, shade, small, style
 from dse.errors import BadInput
 from dse.search.report import BUDGETS
 
@@ -33,12 +23,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dse.charts.cloud import Cloud
+    from dse.charts.published import Published
     from dse.space.definition import Limits
 
     FloatArray = NDArray[np.float64]
 
 HATCH: Final = 0.87
 _STROKES: Final[tuple[Any, ...]] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
+STRETCH: Final = 3.0
+"""A cloud stretches an axis of positive values by at most this factor at either end."""
+
 _AREAS: Final = (5.0, 60.0)
 """Smallest and largest marker where size shows a metric, square points."""
 
@@ -87,16 +81,13 @@ def front_figure(
         colour: ``"algorithm"``, or a numeric column shown by a colour scale.
         size: a numeric column shown by the size of the markers; "" for none.
         width: inches; default: that of the style.
-        title: default: the title of the only run.
+        title: default: what the titles of all runs have in common.
         cloud: all points of the space in `x` and `y`, binned under the fronts.
         published: operating points that others printed; those whose metrics are on an axis are marked.
 
     Raises:
         BadInput: no rows to draw, or a column that is not there or not numeric.
     """
-    use_agg()
-    from matplotlib.figure import Figure
-
     if not runs or all(run.points.empty for run in runs):
         raise BadInput("nothing to draw: the front has no points")
     for run in runs:
@@ -104,10 +95,8 @@ def front_figure(
             (x, y, *([] if colour == "algorithm" else [colour]), *([size] if size else []))
         ):
             require(run.name, run.points, name)
-    with styled() as chosen:
-        width = width or chosen.width
-        figure = Figure(figsize=(width, width), layout="constrained")
-        axes = figure.add_subplot()
+    with sheet(width) as paper:
+        axes = paper.axes()
         look = looks(name for run in runs for name in run.points["algorithm"])
         limits = _limits(axes, runs, x, y, cloud)
         handles = draw_cloud(axes, cloud) if cloud is not None else []
@@ -118,23 +107,30 @@ def front_figure(
             words = "no better than the dense points tried" if found else "no better than dense"
             handles.append(_patch(words, color=shade(0.92)))
         handles += draw_published(axes, published, x, y, look)
-        if len(runs) == 1:
-            handles += draw_limits(axes, runs[0].limits, x, y, limits)
+        handles += draw_limits(axes, _shared(runs), x, y, limits)
         if x in LOSSES:
             hatch: Any = {"facecolor": "none", "edgecolor": shade(HATCH), "hatch": "/////", "linewidth": 0}
             handles.append(_patch(f"loss below {LINEAR_BELOW:g} nats", **hatch))
         axes.set_xlabel(label(x).axis)
         axes.set_ylabel(label(y).axis)
-        title = title if title is not None else (runs[0].title if len(runs) == 1 else "")
-        title = wrapped(title, int(0.73 * width / (LETTER_INCHES * chosen.scale)))
+        title = title if title is not None else _common([run.title for run in runs])
         if x in LOSSES:
             # Lines and gains at the budgets that people ask for.
             usual = len(runs) == 1 and (x, y) == ("nll_increase", "speedup") and not runs[0].sampled
             _budgets(axes, runs[0].points if usual else None, look)
-        if title:
-            axes.set_title(title, loc="left", pad=(12 if x in LOSSES else 4) * chosen.scale)
-        legend_below(figure, handles, min(0.66 * width, 3.4 * chosen.scale), title)
-    return figure
+        return paper.close(title, axes, handles, pad=12 if x in LOSSES else 4)
+
+
+def _common(titles: Sequence[str]) -> str:
+    """The lines that all titles have."""
+    return "\n".join(
+        line for line in titles[0].splitlines() if all(line in other.splitlines() for other in titles)
+    )
+
+
+def _shared(runs: Sequence[Fronts]) -> dict[str, Limits]:
+    """Constraints that all runs have."""
+    return {m: x for m, x in runs[0].limits.items() if all(run.limits.get(m) == x for run in runs)}
 
 
 def _patch(text: str, **kind: Any) -> Any:
@@ -153,10 +149,21 @@ def _limits(
     for which, name in (("x", x), ("y", y)):
         columns = (name, *(_interval(name)))
         values = [shown(run.points, c) for run in runs for c in columns if c in run.points]
+        found = np.concatenate(values)
         if cloud is not None:
-            values.append(np.asarray(cloud.bulk(which)) * label(name).scale)
-        limits[which] = fit(axes, which, name, np.concatenate(values))
+            found = np.append(found, _stretched(found, np.asarray(cloud.bulk(which)) * label(name).scale))
+        limits[which] = fit(axes, which, name, found)
     return limits
+
+
+def _stretched(found: FloatArray, bulk: FloatArray) -> FloatArray:
+    """How far a cloud may stretch an axis: the fronts must stay what the chart is about."""
+    import numpy as np
+
+    low, high = float(np.nanmin(found)), float(np.nanmax(found))
+    if low > 0:
+        return np.clip(bulk, low / STRETCH, high * STRETCH)
+    return np.clip(bulk, low - (high - low), high + (high - low))
 
 
 def envelope(x: FloatArray, y: FloatArray, x_up: bool, y_up: bool) -> NDArray[np.intp]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from dse.charts.findings import short_knobs, varying
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dse.charts.cloud import Cloud
+    from dse.charts.published import Published
     from dse.space.definition import Limits
 
     FloatArray = NDArray[np.float64]
@@ -26,20 +26,6 @@ SHARPEST: Final = 0.1
 
 CELL_POINTS: Final = 1.6
 """Side of a cell of a binned cloud, in points on paper."""
-
-
-@dataclass(frozen=True)
-class Published:
-    """An operating point that others printed.
-
-    Attributes:
-        algorithm: whose. values: metric -> number, in the units of `front.csv`.
-        source: where it is printed.
-    """
-
-    algorithm: str
-    values: Mapping[str, float]
-    source: str
 
 
 def knee(axes: Axes, x: FloatArray, y: FloatArray) -> int | None:
@@ -134,12 +120,13 @@ def draw_published(
             "markeredgewidth": 0.8 * style().scale, "linestyle": "none",
         }  # fmt: skip
         inside = _inside(axes, at_x, at_y)
-        if not inside:
-            continue
-        axes.plot(
-            [1.0 if at_x is None else at_x], [1.0 if at_y is None else at_y], transform=transform, clip_on=False,
-            zorder=60, **kind,
-        )  # fmt: skip
+        if inside:
+            axes.plot(
+                [1.0 if at_x is None else at_x], [1.0 if at_y is None else at_y], transform=transform,
+                clip_on=False, zorder=60, **kind,
+            )  # fmt: skip
+        else:
+            words.append("beyond this chart")
         text = f"published: {point.algorithm} {', '.join(words)} ({point.source})"
         handles.append(Line2D([], [], label=text, **kind))
     return handles

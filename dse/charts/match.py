@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from dse.charts.style import RIVAL, looks, styled, use_agg
+from dse.charts.sheet import sheet
+from dse.charts.style import RIVAL, looks, shade, small, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -12,8 +13,8 @@ if TYPE_CHECKING:
 
     from dse.search.match import Judged, Match
 
-WIDTH_INCHES: Final = 7.16
-"""Two columns of a paper."""
+HEIGHT_INCHES: Final = 4.6
+"""On paper, without title and legend."""
 
 _SPREAD: Final = 0.9
 """Share of a budget's stretch of the axis that its algorithms are spread over."""
@@ -22,55 +23,48 @@ _LOSS_TOP: Final = 4.0
 """Losses beyond so many budgets are drawn at the edge."""
 
 
-def match_figure(match: Match, title: str, width: float = WIDTH_INCHES) -> Figure:
+def match_figure(match: Match, title: str, width: float | None = None) -> Figure:
     """Two panels over the budgets: speedup over dense at the same budget, and loss on the confirmation text.
 
     Every algorithm has its colour, marker and place beside each budget; hollow marks are oracles. Bars are 95 %
     intervals. Letters over the losses: algorithms that share one cannot be told apart.
     """
-    use_agg()
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     names = list(dict.fromkeys(row.pick.algorithm for row in match.rows))
     names.sort(key=lambda n: (n != RIVAL, _oracle(match, n), n))
-    look = looks(names)
-    across = 5
-    lines = -(-len(names) // across)
-    with styled():
-        figure = Figure(figsize=(width, 2.75 + 0.16 * lines + 0.12 * title.count("\n")), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        _panel(left, match, names, look, _gain)
-        _panel(right, match, names, look, _loss)
-        left.axhline(1, color="0.55", linewidth=0.6, zorder=1)
-        left.set_ylabel("speedup over dense at the same budget (x)")
-        right.axhline(1, color="0.55", linewidth=0.6, linestyle=(0, (1, 2)), zorder=1)
-        right.set_ylabel("loss on the confirmation text, in budgets")
-        right.set_title(
-            "bars: 95 % intervals; same letter: losses alike", loc="left", pad=3, color="0.3", fontsize=6.5
-        )
-        low, high = right.get_ylim()
-        right.set_ylim(max(low, -1.0), min(high, _LOSS_TOP) * 1.12)
-        _letters(right, match, names, min(high, _LOSS_TOP))
-        for axes in (left, right):
-            axes.set_xticks(range(len(match.budgets)), [f"{b:g}" for b in match.budgets])
+    with sheet(width, page=True) as paper:
+        wide = paper.wide
+        look = looks(names)
+        above, below = paper.figure.subplots(2, 1, sharex=True)
+        _panel(above, match, names, look, _gain)
+        _panel(below, match, names, look, _loss)
+        above.axhline(1, color=shade(0.55), linewidth=0.6 * wide, zorder=1)
+        above.set_ylabel("speedup over dense\nat the same budget (x)")
+        below.axhline(1, color=shade(0.55), linewidth=0.6 * wide, linestyle=(0, (1, 2)), zorder=1)
+        below.set_ylabel("loss on the confirmation\ntext, in budgets")
+        low, high = below.get_ylim()
+        below.set_ylim(max(low, -1.0), min(high, _LOSS_TOP) * 1.05)
+        _letters(below, match, names)
+        for axes in (above, below):
             axes.set_xlim(-0.5, len(match.budgets) - 0.5)
-            axes.set_xlabel("accuracy budget (nats per token)")
             for edge in range(1, len(match.budgets)):
-                axes.axvline(edge - 0.5, color="0.9", linewidth=0.6, zorder=0)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=7)
+                axes.axvline(edge - 0.5, color=shade(0.9), linewidth=0.6 * wide, zorder=0)
+        below.set_xticks(range(len(match.budgets)), [f"{b:g}" for b in match.budgets])
+        below.set_xlabel("accuracy budget (nats per token)")
         handles = []
         for name in names:
             ink, marker = look[name]
             oracle = _oracle(match, name)
             text = f"{name} (the rival)" if name == RIVAL else f"{name} (oracle)" if oracle else name
-            face = "white" if oracle else ink
-            style: Any = {"marker": marker, "markersize": 4, "linestyle": "none", "markerfacecolor": face}
-            handles.append(Line2D([], [], color=ink, label=text, **style))
-        figure.legend(
-            handles=handles, loc="outside lower center", ncols=min(across, len(names)), frameon=False
+            face = shade(1.0) if oracle else ink
+            kind: Any = {"marker": marker, "markersize": 4 * wide, "linestyle": "none"}
+            handles.append(Line2D([], [], color=ink, label=text, markerfacecolor=face, **kind))
+        handles.append(
+            Line2D([], [], color=shade(0.3), linewidth=0.7 * wide, label="bars: 95\u00a0% intervals")
         )
-    return figure
+        handles.append(Line2D([], [], linestyle="none", label="same letter: losses alike"))
+        return paper.close(title, above, handles, HEIGHT_INCHES)
 
 
 def _oracle(match: Match, name: str) -> bool:
@@ -93,6 +87,7 @@ def _loss(row: Judged) -> tuple[float, float, float]:
 
 
 def _panel(axes: Axes, match: Match, names: list[str], look: dict[str, tuple[str, str]], value: Any) -> None:
+    wide = style().scale
     for row in match.rows:
         mean, low, high = value(row)
         if mean != mean:
@@ -100,18 +95,20 @@ def _panel(axes: Axes, match: Match, names: list[str], look: dict[str, tuple[str
         ink, marker = look[row.pick.algorithm]
         x = _place(match, names, row)
         if high > low:
-            axes.plot([x, x], [low, min(high, 2 * _LOSS_TOP)], color=ink, linewidth=0.7, alpha=0.7, zorder=2)
+            axes.plot(
+                [x, x], [low, min(high, 2 * _LOSS_TOP)], color=ink, linewidth=0.7 * wide, alpha=0.7, zorder=2
+            )
         drawn = min(mean, _LOSS_TOP) if value is _loss else mean
-        face = "white" if row.pick.oracle else ink
+        face = shade(1.0) if row.pick.oracle else ink
         axes.plot(
-            [x], [drawn], marker=marker, markersize=4.5, markerfacecolor=face, markeredgecolor=ink,
-            markeredgewidth=1.0 if marker == "x" else 0.6, linestyle="none", zorder=3,
+            [x], [drawn], marker=marker, markersize=4.5 * wide, markerfacecolor=face, markeredgecolor=ink,
+            markeredgewidth=(1.0 if marker == "x" else 0.6) * wide, linestyle="none", zorder=3,
         )  # fmt: skip
 
 
-def _letters(axes: Axes, match: Match, names: list[str], top: float) -> None:
+def _letters(axes: Axes, match: Match, names: list[str]) -> None:
     for row in match.rows:
         axes.text(
-            _place(match, names, row), top * 1.115, row.letters, ha="center", va="top", fontsize=4.2, color="0.3",
-            rotation=90,
+            _place(match, names, row), 1.02, row.letters, ha="center", va="bottom", fontsize=0.93 * small(),
+            color=shade(0.3), rotation=90, transform=axes.get_xaxis_transform(),
         )  # fmt: skip

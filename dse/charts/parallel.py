@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dse.charts.labels import brief, label
 from dse.charts.scales import LOSSES
-from dse.charts.style import RIVAL, legend_below, looks, shade, small, styled, use_agg, wrapped
+from dse.charts.sheet import sheet, wrapped
+from dse.charts.style import RIVAL, looks, shade, small
 from dse.errors import BadInput, nearest
 
 if TYPE_CHECKING:
@@ -41,8 +42,6 @@ def parallel_figure(
     Raises:
         BadInput: fewer than two axes, an unknown column, or no points.
     """
-    use_agg()
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     if points.empty:
@@ -52,11 +51,9 @@ def parallel_figure(
             raise BadInput(f"no column {column!r}; {nearest(column, map(str, points.columns))}")
     if len(columns) < 2:
         raise BadInput("parallel: fewer than two axes differ among the points; name some with --columns")
-    with styled() as chosen:
-        width = width or chosen.page
-        wide = chosen.scale
-        figure = Figure(figsize=(width, width), layout="constrained")
-        axes = figure.add_subplot()
+    with sheet(width, page=True) as paper:
+        wide = paper.wide
+        axes = paper.axes()
         look = looks(points["algorithm"])
         places = [_places(points, column) for column in columns]
         shifts = _shifts(points)
@@ -69,7 +66,7 @@ def parallel_figure(
                 {"alpha": 0.85, "linewidth": 1.0 * wide} if on else {"alpha": 0.25, "linewidth": 0.6 * wide}
             )
             axes.plot(xs, ys, color=look[name][0], zorder=3 if on else 2, **kind)
-        letters = int(0.8 * width / len(columns) / (0.058 * wide))
+        letters = int(0.8 * paper.width / len(columns) / (0.058 * wide))
         for i, (_, low, high, marks) in enumerate(places):
             axes.axvline(i, color=shade(0.4), linewidth=0.6 * wide, zorder=1)
             for at, text in marks or ((0.0, low), (1.0, high)):
@@ -101,11 +98,8 @@ def parallel_figure(
             )
         if any(label(c).larger_is_better is not None for c in columns):
             handles.append(Line2D([], [], linestyle="none", label="metrics: better is up"))
-        title = wrapped(title, int(14 * width / wide))
-        axes.set_title(title, loc="left", pad=4 * wide)
         lines = max(name.count("\n") + 1 for name in names)
-        legend_below(figure, handles, (2.4 + 0.12 * lines) * wide, title)
-    return figure
+        return paper.close(title, axes, handles, 2.4 + 0.12 * lines)
 
 
 def _shifts(points: pd.DataFrame) -> dict[str, float]:

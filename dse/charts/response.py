@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dse.charts.labels import brief, label
 from dse.charts.scales import fit
-from dse.charts.style import colours, legend_below, shade, styled, use_agg, wrapped
+from dse.charts.sheet import sheet
+from dse.charts.style import colours, shade
 from dse.errors import BadInput, nearest
 from dse.profiles.profile import ACCURACY_COLUMN, canonical
 from dse.profiles.schema import MAX_CHUNKS, KnobValue
@@ -175,16 +176,12 @@ def response_figure(
     algorithm: str, knob: str, series: Sequence[Response], title: str = "", width: float | None = None
 ) -> Figure:
     """Two panels over the knob: accuracy loss with 95 % intervals above, bytes fetched below."""
-    use_agg()
     import numpy as np
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    with styled() as chosen:
-        width = width or chosen.width
-        wide = chosen.scale
-        figure = Figure(figsize=(width, width), layout="constrained")
-        above, below = figure.subplots(2, 1, sharex=True)
+    with sheet(width) as paper:
+        wide = paper.wide
+        above, below = paper.figure.subplots(2, 1, sharex=True)
         places = _scale(below, series)
         handles: list[Any] = []
         inks = colours()
@@ -220,10 +217,7 @@ def response_figure(
         above.set_ylabel(label("nll_increase").axis.replace(" (", "\n("))
         below.set_ylabel("keys and values\nfetched (MB/step)")
         below.set_xlabel(f"{algorithm}.{knob}")
-        title = wrapped(title, int(14 * width / wide))
-        above.set_title(title, loc="left", pad=4 * wide)
-        legend_below(figure, handles, min(1.0 * width, 4.4 * wide), title)
-    return figure
+        return paper.close(title, above, handles, min(paper.width / wide, 4.4))
 
 
 def _scale(axes: Axes, series: Sequence[Response]) -> Any:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from dse.charts.style import RIVAL, legend_below, looks, shade, styled, use_agg, wrapped
+from dse.charts.sheet import sheet
+from dse.charts.style import RIVAL, looks, shade
 from dse.errors import BadInput
 
 if TYPE_CHECKING:
@@ -48,15 +49,11 @@ def streams_figure(
     """
     if not streams and not curves:
         raise BadInput("nothing to draw: no point fetches a part of its rows")
-    use_agg()
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    with styled() as chosen:
-        width = width or chosen.width
-        wide = chosen.scale
-        figure = Figure(figsize=(width, width), layout="constrained")
-        axes = figure.add_subplot()
+    with sheet(width) as paper:
+        wide = paper.wide
+        axes = paper.axes()
         look = looks(s.algorithm for s in streams)
         handles: list[Any] = []
         for number, (name, (kept, efficiency)) in enumerate(curves.items()):
@@ -103,7 +100,4 @@ def streams_figure(
         axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("rows fetched / visible tokens")
         axes.set_ylabel("of the peak bandwidth (%)")
-        title = wrapped(title, int(14 * width / wide))
-        axes.set_title(title, loc="left", pad=4 * wide)
-        legend_below(figure, handles, min(0.66 * width, 3.4 * wide), title)
-    return figure
+        return paper.close(title, axes, handles)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
-import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -82,12 +80,6 @@ _METADATA: Final[Mapping[str, Mapping[str, Any]]] = {
 _GROUND: Final = 0.09
 """Lightness of a dark ground."""
 
-LETTER_INCHES: Final = 0.052
-"""Mean width of a letter in a legend on paper."""
-
-LINE_INCHES: Final = 0.145
-"""Height of a line of a legend on paper."""
-
 
 def style() -> Style:
     """The style that is drawn in."""
@@ -156,37 +148,6 @@ def looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
 def colours() -> tuple[str, ...]:
     """Colours that stay apart for every kind of colour vision, on the ground of this style."""
     return _LIGHT if style().dark else _COLOURS
-
-
-def legend_below(figure: Figure, handles: Sequence[Any], height: float, title: str = "") -> None:
-    """Put a legend under everything, in as many columns as fit; the figure grows so that plots keep their shape.
-
-    Args:
-        height: inches of the figure without legend and title.
-        title: what stands over the plots, for the room it takes.
-    """
-    scale = style().scale
-    width = figure.get_size_inches()[0]
-    letter, line = LETTER_INCHES * scale, LINE_INCHES * scale
-    for handle in handles:
-        handle.set_label(wrapped(str(handle.get_label()), int((width - 0.5 * scale) / letter)))
-    labels = [str(handle.get_label()).splitlines() for handle in handles]
-    rows = 0
-    if labels:
-        longest = max(len(words) for lines in labels for words in lines)
-        across = min(4, max(1, int(width / (longest * letter + 0.45 * scale))))
-        rows = math.ceil(sum(map(len, labels)) / across)
-        figure.legend(
-            handles=handles, loc="outside lower center", ncols=across, frameon=False, handlelength=2.4,
-            columnspacing=1.2,
-        )  # fmt: skip
-    above = 0.14 * scale * (title.count("\n") if title else 0)
-    figure.set_size_inches(width, height + above + line * rows)
-
-
-def wrapped(text: str, letters: int) -> str:
-    """Every line of `text` in lines of at most so many letters."""
-    return "\n".join(textwrap.fill(line, letters) for line in text.splitlines())
 
 
 def use_agg() -> None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from dse.charts.style import LETTER_INCHES, colours, shade, small, styled, use_agg, wrapped
+from dse.charts.sheet import LETTER_INCHES, sheet, wrapped
+from dse.charts.style import colours, shade, small
 from dse.errors import BadInput
 
 if TYPE_CHECKING:
@@ -37,16 +38,11 @@ def waterfall_figure(steps: Sequence[Step], title: str = "", width: float | None
     """
     if len(steps) < 2:
         raise BadInput("nothing to draw: a waterfall has at least two steps")
-    use_agg()
-    from matplotlib.figure import Figure
-
-    with styled() as chosen:
-        width = width or chosen.width
-        wide = chosen.scale
+    with sheet(width) as paper:
+        wide = paper.wide
         names = [wrapped(s.name + (f"\n{s.note}" if s.note else ""), LETTERS) for s in steps]
         lines = [name.count("\n") + 1 for name in names]
-        figure = Figure(figsize=(width, width), layout="constrained")
-        axes = figure.add_subplot()
+        axes = paper.axes()
         inks = colours()
         gain, loss = inks[0], inks[1]
         places, at = [], 0.0
@@ -75,12 +71,11 @@ def waterfall_figure(steps: Sequence[Step], title: str = "", width: float | None
         axes.set_ylim(at + 0.1, -0.1)
         beside = max(len(line) for name in names for line in name.splitlines()) * LETTER_INCHES * wide
         # Room for the numbers behind the longest bar.
-        share = min(0.6, 14 * LETTER_INCHES * wide / max(0.8, width - beside))
+        share = min(0.6, 14 * LETTER_INCHES * wide / max(0.8, paper.width - beside))
         axes.set_xlim(0, max(s.gain for s in steps) / (1 - share))
         axes.set_xlabel("gain (x)")
-        title = wrapped(title, int(14 * width / wide))
-        figure.suptitle(title, x=0.01, ha="left", fontsize=chosen.font)
-        figure.set_size_inches(
-            width, (0.27 * at + 0.45 + 0.14 * (title.count("\n") + 1 if title else 0)) * wide
+        title = paper.title(title)
+        paper.figure.set_size_inches(
+            paper.width, (0.27 * at + 0.45 + 0.14 * (title.count("\n") + 1 if title else 0)) * wide
         )
-    return figure
+        return paper.figure

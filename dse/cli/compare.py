@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 )
 @click.option("-y", "--y", default="", metavar="METRIC", help="Vertical axis of the chart.")
 @click.option(
-    "--style", "look", default="paper", show_default=True, metavar="NAME", help="paper, slide or dark."
-)
-@click.option(
     "--rows",
     type=click.IntRange(min=0),
     default=12,
@@ -32,14 +29,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="Most points listed of each run; 0: all.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Draw a chart: .png, .svg or .pdf.",
-)
-@common("json", "quiet", "debug")
+@common("style", "chart", "json", "quiet", "debug")
 @click.pass_obj
 def command(
     environment: Environment, a: str, b: str, x: str, y: str, look: str, rows: int, output: Path | None

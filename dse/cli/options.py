@@ -41,6 +41,16 @@ _OPTIONS: Final[dict[str, Callable[[F], F]]] = {
         metavar="DIR",
         help="Run directory to write.  [default: results/<space name>]",
     ),
+    "style": click.option(
+        "--style", "look", default="paper", show_default=True, metavar="NAME", help="paper, slide or dark."
+    ),
+    "chart": click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Chart to write: .png, .svg or .pdf.",
+    ),
     "set": click.option(
         "--set",
         "overrides",

@@ -15,21 +15,32 @@ from dse.cli.options import common
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-KINDS: Final[dict[str, str]] = {
-    "front": "two metrics of the front, a third as colour or size",
-    "breakdown": "where time and energy of points go",
-    "roofline": "what points reach of their roofs",
-    "dram": "DRAM efficiency against the fraction of rows kept",
-    "parallel": "points as lines over hardware and metrics",
-    "knobs": "accuracy and bytes against a knob, from a profile",
-    "winner": "best algorithm over two axes of a space, or over several runs",
-    "waterfall": "where a published gain goes",
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of chart: what it shows, and the module of `dse.cli` with its ``draw_NAME``."""
+
+    shows: str
+    module: str
+
+
+KINDS: Final[dict[str, Kind]] = {
+    "front": Kind("two metrics of the front, a third as colour or size", "pictures"),
+    "breakdown": Kind("where time and energy of points go", "pictures_points"),
+    "roofline": Kind("what points reach of their roofs", "pictures_points"),
+    "dram": Kind("DRAM efficiency against the fraction of rows kept", "pictures_points"),
+    "parallel": Kind("points as lines over hardware and metrics", "pictures"),
+    "knobs": Kind("accuracy and bytes against a knob, from a profile", "pictures"),
+    "winner": Kind("best algorithm over two axes of a space, or over several runs", "pictures_winner"),
+    "waterfall": Kind("where a published gain goes", "waterfall"),
+    "importance": Kind("which parameters decide, in a study or a space", "pictures_search"),
+    "hypervolume": Kind("what studies found over their trials, beside exact fronts", "pictures_search"),
 }
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What the user asked for, besides the runs."""
+    """What the user asked for, besides the runs; empty texts where he said nothing."""
 
     x: str
     y: str
@@ -47,6 +58,8 @@ class Wish:
     over: tuple[str, ...]
     overrides: tuple[str, ...]
     columns: tuple[str, ...]
+    samples: int
+    seed: int
 
 
 def _width(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | float | None:
@@ -71,12 +84,16 @@ def _width(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     default="front",
     show_default=True,
     metavar="KIND",
-    help="Kind of chart: " + "; ".join(f"{k}: {v}" for k, v in KINDS.items()) + ".",
+    help="Kind of chart: " + "; ".join(f"{k}: {v.shows}" for k, v in KINDS.items()) + ".",
 )
 @click.option(
-    "-x", "--x", default="nll_increase", show_default=True, metavar="COLUMN", help="Horizontal axis."
+    "-x",
+    "--x",
+    default="",
+    metavar="COLUMN",
+    help="Horizontal axis.  [default: nll_increase; hypervolume: trials, or seconds]",
 )
-@click.option("-y", "--y", default="speedup", show_default=True, metavar="COLUMN", help="Vertical axis.")
+@click.option("-y", "--y", default="", metavar="COLUMN", help="Vertical axis.  [default: speedup]")
 @click.option(
     "--colour",
     "--color",
@@ -116,7 +133,12 @@ def _width(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 )
 @click.option("--columns", default="", metavar="A,B,...", help="parallel: the axes.")
 @click.option(
-    "--style", "look", default="paper", show_default=True, metavar="NAME", help="paper, slide or dark."
+    "--samples",
+    type=click.IntRange(min=1),
+    default=2000,
+    show_default=True,
+    metavar="N",
+    help="importance: points drawn from the space of a sweep.",
 )
 @click.option(
     "--title", default=None, metavar="TEXT", help="Title; '' for none.  [default: workload and baseline]"
@@ -127,14 +149,7 @@ def _width(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     metavar="WIDTH",
     help="column (3.5), page (7.16) or inches.  [default: by kind]",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="File to write, .png, .svg or .pdf.  [default: KIND.png in the only run, else here]",
-)
-@common("json", "quiet", "debug")
+@common("style", "chart", "seed", "json", "quiet", "debug")
 @click.pass_obj
 def command(
     environment: Environment,
@@ -147,17 +162,19 @@ def command(
     columns: str,
     **wishes: Any,
 ) -> None:
-    """Draw a chart of RUN: one or more run directories.
+    """Draw a chart of RUN: one or more run directories. Without -o it goes to KIND.png in the only run, else here.
 
     Any numeric column of front.csv can be an axis, the colour or the size: metrics (speedup, energy_j, area_mm2,
     ...), knobs (token-picker.threshold) and hardware (hardware.lanes). For --kind knobs RUN is a run, a space or
-    a profile; for --kind winner it is a space, or several runs of spaces that differ.
+    a profile; for --kind winner it is a space, or several runs of spaces that differ; for --kind hypervolume studies,
+    and sweeps to measure them by.
 
     \b
         dse plot results/quickstart -y energy_saving --colour area_mm2 -o front.pdf
         dse plot results/quickstart --kind breakdown --width page -o breakdown.svg
         dse plot smollm2-135m --kind knobs --algorithm token-picker --by chunks
-        dse plot quickstart --kind winner --over workload.batch=1,4,16 --over hardware.dram=hbm2,gddr6
+        dse plot quickstart --kind winner --over workload.context=all --over hardware.dram=hbm2,gddr6
+        dse plot results/quickstart-study results/quickstart --kind hypervolume
     """
     from dse.charts.style import chart_format, save, styled
 
@@ -177,13 +194,19 @@ def command(
 
 def _output(runs: tuple[str, ...], kind: str, wish: Wish) -> Path:
     """Where a chart goes that was not told: into the only run, or here."""
-    usual = (wish.x, wish.y, wish.colour) == ("nll_increase", "speedup", "algorithm")
     if kind == "front":
-        name = "front.png" if usual else f"{wish.y}-{wish.x}.png"
+        x, y = axes_of(wish)
+        usual = (x, y, wish.colour) == ("nll_increase", "speedup", "algorithm")
+        name = "front.png" if usual else f"{y}-{x}.png"
         alone, together = name, "fronts.png" if usual else name
     else:
         alone = together = f"{kind}.png"
     return Path(runs[0]) / alone if len(runs) == 1 and Path(runs[0]).is_dir() else Path(together)
+
+
+def axes_of(wish: Wish) -> tuple[str, str]:
+    """The two metrics of a chart of fronts."""
+    return wish.x or "nll_increase", wish.y or "speedup"
 
 
 Drawer = Callable[[Environment, tuple[str, ...], Wish], "tuple[Figure, dict[str, Any]]"]
@@ -192,7 +215,7 @@ Drawer = Callable[[Environment, tuple[str, ...], Wish], "tuple[Figure, dict[str,
 def _draw(
     environment: Environment, runs: tuple[str, ...], kind: str, wish: Wish
 ) -> tuple[Figure, dict[str, Any]]:
-    from dse.cli import pictures
+    from importlib import import_module
 
-    drawer: Drawer = getattr(pictures, f"draw_{kind}")
+    drawer: Drawer = getattr(import_module(f"dse.cli.{KINDS[kind].module}"), f"draw_{kind}")
     return drawer(environment, runs, wish)

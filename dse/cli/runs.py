@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,24 +27,37 @@ def title(space: Space) -> str:
     return f"{profile}, {w.words()}\nbaseline: {baseline_name(space)}{shared}"
 
 
+def names_apart(paths: Iterable[Path]) -> list[str]:
+    """What each run is called in a chart: the name of its directory, or the path where two are named alike."""
+    paths = list(paths)
+    names = [path.resolve().name for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+
+
 def fronts(paths: Sequence[Path]) -> list[Fronts]:
     """The runs in these directories, named apart, ready to draw."""
     from dse.charts.front import Fronts
     from dse.results import read_run
 
     runs = [read_run(path) for path in paths]
-    names = [path.resolve().name for path in paths]
-    if len(set(names)) < len(names):  # a/run and b/run
-        names = [str(path) for path in paths]
     # Speedups over different baselines do not compare: the chart says which is whose.
     differ = len({run.info["baseline"]["latency_s"] for run in runs}) > 1
+    workloads = len({run.space.workload.words() for run in runs}) > 1
     return [
         Fronts(
             name,
             run.front,
             title(run.space),
-            f"over {baseline_name(run.space)}" if differ else "",
+            "\n".join(
+                words
+                for words, needed in (
+                    (run.space.workload.words(), workloads),
+                    (f"over {baseline_name(run.space)}", differ),
+                )
+                if needed
+            ),
+            limits=run.space.constraints,
             sampled=run.info.get("kind") == "study",
         )
-        for name, run in zip(names, runs, strict=True)
+        for name, run in zip(names_apart(paths), runs, strict=True)
     ]

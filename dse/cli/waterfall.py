@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from dse.charts.waterfall import Step
     from dse.cli.environment import Environment
+    from dse.cli.pictures import Drawn
+    from dse.cli.plot import Wish
     from dse.results import Run
     from dse.space import Space
 
@@ -113,6 +115,19 @@ def _published(system: str) -> list[Step]:
                 Step("reproduced", row.ours, "published skipping, our price"),
             ]
     return []
+
+
+def draw_waterfall(environment: Environment, runs: tuple[str, ...], wish: Wish) -> Drawn:
+    """From what was published to what is left of a whole step."""
+    from dataclasses import asdict
+
+    from dse.charts.waterfall import waterfall_figure
+    from dse.cli.pictures import only
+
+    run = only(runs, "waterfall")
+    found, title = steps(environment, run, wish.algorithm, wish.budget)
+    figure = waterfall_figure(found, title if wish.title is None else wish.title, wish.width)
+    return figure, {"steps": [asdict(s) for s in found]}
 
 
 class _Pricer:

@@ -13,12 +13,14 @@ import pytest
 from cli.synthetic import synthetic_profile
 from matplotlib.figure import Figure
 
-from charts.conftest import made_front
 from dse.charts.breakdown import Explained, breakdown_figure, energies, roofline_figure, times
 from dse.charts.cloud import Cloud
 from dse.charts.front import Fronts, front_figure
-from dse.charts.marks import Published, knee
+from dse.charts.hypervolume import Growth, hypervolume_figure
+from dse.charts.importance import FRONT, importance_figure
+from dse.charts.marks import knee
 from dse.charts.parallel import parallel_figure, usual_axes
+from dse.charts.published import Published
 from dse.charts.response import fetched_bytes, response_figure, responses
 from dse.charts.streams import Stream, streams_figure
 from dse.charts.style import STYLES, save, styled
@@ -159,20 +161,6 @@ def test_parallel_axes_are_those_that_differ(tmp_path: Path, front: pd.DataFrame
         parallel_figure(front, ["spedup", "area_mm2"])
 
 
-def test_a_winner_is_hatched_where_dense_does_as_well() -> None:
-    wins, idle = cell(made_front(1.0), 0.01, 1, "hbm2"), cell(made_front(0.5), 0.01, 16, "hbm2")
-    assert wins.winner == idle.winner == "token-picker"
-    assert wins.gain == pytest.approx(2.4 / 1.5)
-    assert wins.pays
-    assert not idle.pays
-    figure = winner_figure([wins, idle], "batch", "dram", 0.01)
-    hatched = [p for p in figure.axes[0].patches if p.get_hatch()]
-    assert len(hatched) == 1
-    assert hatched[0].get_x() == 0.5  # type: ignore[attr-defined]
-    nothing = cell(made_front(), 1e-9, 1, "hbm2")
-    assert (nothing.winner, nothing.gain) == ("", None)
-
-
 def test_a_waterfall_says_each_gain_and_each_step(tmp_path: Path) -> None:
     text = words(
         waterfall_figure([Step("published", 2.28, "a paper"), Step("ours", 1.14), Step("whole", 1.2)]),
@@ -207,6 +195,15 @@ def figures(front: pd.DataFrame, kinds: Sequence[str] | None = None) -> dict[str
         "parallel": lambda: parallel_figure(front, ["speedup", "nll_increase", "area_mm2"], "tiny"),
         "winner": lambda: winner_figure(
             [cell(front, 0.01, c, b) for c in (512, 1024) for b in (1, 4)], "context", "batch", 0.01
+        ),
+        "hypervolume": lambda: hypervolume_figure(
+            [Growth("a-study-with-a-long-name", (1.0, 9.0), (0.1, 0.3))],
+            {"sweep": 0.5},
+            {"speedup": 0.0, "nll_increase": 0.3},
+            title="tiny",
+        ),
+        "importance": lambda: importance_figure(
+            {FRONT: {"token-picker.threshold": 0.7, "hardware.lanes": 0.3}}, "tiny\nPED-ANOVA"
         ),
         "waterfall": lambda: waterfall_figure(
             [Step("published", 2.28, "a paper"), Step("over the best dense", 1.1)], "tiny"
@@ -244,7 +241,7 @@ def test_every_kind_fits_its_page_and_is_legible(
 
 
 def test_charts_repeat_to_the_byte(tmp_path: Path, front: pd.DataFrame) -> None:
-    names = ("front", "breakdown", "parallel")
+    names = ("front", "breakdown", "parallel", "importance", "hypervolume")
     one, two = figures(front, names), figures(front, names)
     for name in names:
         first, second = (

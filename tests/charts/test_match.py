@@ -7,7 +7,7 @@ from pathlib import Path
 from search.test_match import FOUND
 
 from dse.charts.match import match_figure
-from dse.charts.style import save
+from dse.charts.style import save, shade
 from dse.search.match import Match
 
 
@@ -42,7 +42,7 @@ def test_every_pick_has_a_mark_in_both_panels() -> None:
     for axes, drawn in ((left, [r for r in FOUND.rows if r.gain == r.gain]), (right, FOUND.rows)):
         marks = [line for line in axes.lines if line.get_marker() not in ("", "None")]
         assert len(marks) == len(drawn)
-        hollow = [m for m in marks if m.get_markerfacecolor() == "white"]
+        hollow = [m for m in marks if m.get_markerfacecolor() == shade(1.0)]
         assert len(hollow) == sum(r.pick.algorithm == "spatten" for r in drawn)
         low, high = axes.get_ylim()
         assert all(low <= float(m.get_ydata()[0]) <= high for m in marks)

@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+import contextlib
+import io
+import json
+import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from cli.conftest import Dse
+from cli.conftest import TINY, Dse
+from dse.cli import main
+from dse.cli.environment import Environment
+from dse.profiles.store import read_profile, write_profile
 
 RUN = "results/tiny"
 
@@ -91,6 +101,124 @@ def test_a_map_of_winners_sweeps_the_space(dse: Dse, home: Path) -> None:
         ("1", "hbm2"), ("1", "lpddr5"), ("4", "hbm2"), ("4", "lpddr5"),
     ]  # fmt: skip
     assert "batch (sequences)" in (home / "map.svg").read_text()
+
+
+def test_a_map_takes_whatever_contexts_the_profile_has(dse: Dse, home: Path) -> None:
+    over = ("--over", "workload.context=all", "--over", "workload.grouped=all")
+    answer = dse(
+        "plot", "tiny.toml", "-k", "winner", *over, "--budget", "0.1", "--json", "-o", "m.svg", cwd=home
+    )
+    assert [(c["x"], c["y"]) for c in answer.json["cells"]] == [
+        ("1024", "shared by the\ngroup"),
+        ("1024", "one each"),
+    ]
+    assert all(c["low"] <= c["gain"] <= c["high"] for c in answer.json["cells"])
+    assert "keys and values of the query heads" in (home / "m.svg").read_text()
+
+
+def test_an_algorithm_that_was_not_measured_is_left_out_of_a_map_and_said(
+    dse: Dse, home: Path, made_profile: Path
+) -> None:
+    profile = read_profile(made_profile)
+    losses = profile.accuracy.copy()
+    losses[profile.rows("spatten")] = np.nan
+    write_profile(home / "tiny.npz", replace(profile, accuracy=losses))
+    answer = dse("plot", "tiny.toml", "-k", "winner", "--over", "workload.batch=1,2", "-o", "m.svg", cwd=home)
+    assert answer.code == 0, answer.stderr
+    assert "note: batch 2: spatten not measured, left out" in answer.stderr
+
+
+@pytest.fixture(scope="session")
+def studied(tmp_path_factory: pytest.TempPathFactory, made_profile: Path) -> Path:
+    """A directory with a sweep of `tiny.toml` and a study of it; for tests that only read."""
+    folder = tmp_path_factory.mktemp("studied")
+    shutil.copy(made_profile, folder / "tiny.npz")
+    larger = TINY.replace("lanes = [24, 48]", "lanes = [12, 24, 48]")
+    (folder / "tiny.toml").write_text(larger, encoding="utf-8")
+    with contextlib.chdir(folder):
+        for words in (
+            ("sweep", "tiny.toml"),
+            ("study", "tiny.toml", "--trials", "70", "--sampler", "random"),
+        ):
+            assert main([*words, "--json"], Environment(io.StringIO(), io.StringIO())) == 0
+    return folder
+
+
+def test_a_study_grows_to_its_stated_hypervolume(dse: Dse, studied: Path, tmp_path: Path) -> None:
+    study = f"{RUN}-study"
+    info = json.loads((studied / study / "run.json").read_text())
+    for x in ("trials", "seconds"):
+        answer = dse(
+            "plot", study, "-k", "hypervolume", "-x", x, "-o", tmp_path / "h.svg", "--json", cwd=studied
+        )
+        assert answer.code == 0, answer.stderr
+        (line,) = answer.json["studies"]
+        assert line["trials"] == info["trials"] == 70
+        assert line["hypervolume"] == pytest.approx(info["hypervolume"], rel=1e-12)
+        assert answer.json["reference_point"] == pytest.approx(info["reference_point"])
+
+
+def test_no_study_beats_the_exact_front(dse: Dse, studied: Path, tmp_path: Path) -> None:
+    answer = dse(
+        "plot", f"{RUN}-study", RUN, "-k", "hypervolume", "-o", tmp_path / "h.svg", "--json", cwd=studied
+    )
+    (line,) = answer.json["studies"]
+    assert 0 < line["hypervolume"] <= answer.json["exact"]["tiny"] * (1 + 1e-12)
+    assert "of the exact front" in (tmp_path / "h.svg").read_text()
+
+
+@pytest.mark.parametrize("run", [RUN, f"{RUN}-study"])
+def test_importance_of_a_sweep_and_of_a_study(dse: Dse, studied: Path, tmp_path: Path, run: str) -> None:
+    answer = dse("plot", run, "-k", "importance", "-o", tmp_path / "i.svg", "--json", cwd=studied)
+    assert answer.code == 0, answer.stderr
+    assert set(answer.json["importance"]) == {"front", "speedup", "nll_increase"}
+    for shares in answer.json["importance"].values():
+        assert sum(shares.values()) == pytest.approx(1)
+    words = " ".join(re.findall(r"<(?:text|tspan)[^>]*>([^<]+)", (tmp_path / "i.svg").read_text()))
+    assert "PED-ANOVA" in words
+    assert ("trials of the study (random)" if run.endswith("study") else "drawn at random") in words
+
+
+@pytest.mark.parametrize(
+    ("runs", "options", "message"),
+    [
+        ((RUN,), ("-k", "hypervolume"), "no study among the runs"),
+        ((f"{RUN}-study",), ("-k", "hypervolume", "-x", "trial"), "did you mean 'trials'"),
+        ((f"{RUN}-study", RUN), ("-k", "importance"), "needs exactly one run; found 2"),
+        ((RUN,), ("-k", "importance", "--samples", "20"), "at least 50 are needed"),
+        ((RUN,), ("-k", "winner", "--over", "workload.batch=all"), "not to be counted"),
+    ],
+)
+def test_a_search_that_cannot_be_drawn_is_said_in_one_line(
+    dse: Dse, studied: Path, tmp_path: Path, runs: tuple[str, ...], options: tuple[str, ...], message: str
+) -> None:
+    answer = dse("plot", *runs, *options, "-o", tmp_path / "x.svg", cwd=studied)
+    assert (answer.code, answer.stderr.count("\n")) == (2, 1)
+    assert message in answer.stderr
+    assert not (tmp_path / "x.svg").exists()
+
+
+def test_a_damaged_table_of_trials_is_said_in_one_line(dse: Dse, studied: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    shutil.copytree(studied / f"{RUN}-study", study)
+    (study / "trials.csv").write_text("trial,algorithm\n0,dense\n")
+    answer = dse("plot", study, "-k", "hypervolume", "-o", tmp_path / "x.svg", cwd=studied)
+    assert (answer.code, answer.stderr.count("\n")) == (2, 1)
+    assert "no column 'feasible'" in answer.stderr
+    (study / "journal.log").unlink(missing_ok=True)
+
+
+def test_published_points_are_told_apart_from_none(dse: Dse, swept: Path, tmp_path: Path) -> None:
+    answer = dse("plot", RUN, "--published", "-o", tmp_path / "p.svg", cwd=swept)
+    assert (
+        "no published point of these algorithms has these axes; there are some for speedup_same_hardware"
+        in answer.stderr
+    )
+    answer = dse(
+        "plot", RUN, "--published", "-y", "speedup_same_hardware", "-o", tmp_path / "p.svg", cwd=swept
+    )
+    assert (answer.code, answer.stderr) == (0, "")
+    assert "published: token-picker 2.28 x" in (tmp_path / "p.svg").read_text()
 
 
 def test_the_cloud_holds_every_point_that_fits(dse: Dse, swept: Path, tmp_path: Path) -> None:

@@ -1,0 +1,154 @@
+"""Charts of single points, their prices taken apart: breakdown, roofs, DRAM streams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from dse.cli.environment import Environment
+from dse.cli.pictures import Drawn, only, titled
+from dse.errors import BadInput
+
+if TYPE_CHECKING:
+    from dse.charts.breakdown import Explained
+    from dse.cli.plot import Wish
+    from dse.results import Run
+
+SAMPLE: Final = 60
+"""Most points whose streams are drawn."""
+
+
+def explained(run: Run, chosen: Sequence[str]) -> list[Explained]:
+    """Points of a run by id, with their prices taken apart."""
+    import numpy as np
+
+    from dse.charts.breakdown import Explained
+    from dse.charts.findings import short_knobs, varying
+    from dse.cli.points import find_point
+    from dse.cost.explain import explain
+    from dse.cost.price import parts
+    from dse.profiles.schema import MAX_CHUNKS
+
+    found = []
+    for name in chosen:
+        point = find_point(str(run.directory), name, ())
+        stats = point.stats
+        story = explain(stats, point.design, point.workload, point.components)
+        columns = varying(run.front[run.front["algorithm"] == point.algorithm], f"{point.algorithm}.")
+        row = run.front.iloc[point.row or 0]
+        knobs = short_knobs(row, {c: c.rpartition(".")[2] for c in columns})
+        loss = float(row["nll_increase"])
+        bits = stats.chunk_bits[0]
+        rows = (
+            sum(
+                stats.counters[f"qk_rows_{c}"][0] * bits[c] / bits.sum()
+                for c in range(min(MAX_CHUNKS, len(bits)))
+            )
+            + stats.counters["pv_rows"][0]
+        )
+        macs = float((rows * stats.weights[0]).sum()) * stats.shape.head_dim * story["metrics"]["batch"]
+        machine = parts(stats, point.design, point.workload, point.components).machine
+        caption = f"{point.algorithm} {knobs}".strip() + (f"; loss {loss:.3g}" if loss == loss else "")
+        found.append(
+            Explained(point.algorithm, caption, story, macs, float(np.ravel(machine.peak_bytes_s)[0]))
+        )
+    return found
+
+
+def chosen(run: Run, wish: Wish) -> list[str]:
+    """Ids of the points asked for, else of each algorithm's fastest within the budget."""
+    from dse.charts.findings import gains
+
+    if wish.points:
+        return list(wish.points)
+    best = [g.point for g in gains(run.front, wish.budget) if g.point is not None]
+    if not best:
+        raise BadInput(
+            f"{run.directory}: no point stays within {wish.budget:g} nats per token; raise --budget or give --point"
+        )
+    return [str(point["point"]) for point in best]
+
+
+def draw_breakdown(environment: Environment, runs: tuple[str, ...], wish: Wish) -> Drawn:
+    """Stacked bars of time and energy."""
+    from dse.charts.breakdown import breakdown_figure, energies, times
+
+    run = only(runs, "breakdown")
+    points = explained(run, chosen(run, wish))
+    facts = {
+        "points": [
+            {"caption": p.caption, "time_s": times(p.story), "energy_j": energies(p.story)} for p in points
+        ]
+    }
+    return breakdown_figure(points, titled(run, wish), wish.width), facts
+
+
+def draw_roofline(environment: Environment, runs: tuple[str, ...], wish: Wish) -> Drawn:
+    """Roofs."""
+    from dse.charts.breakdown import roofline_figure
+
+    run = only(runs, "roofline")
+    points = explained(run, chosen(run, wish))
+    facts = {
+        "points": [{"caption": p.caption, "macs": p.macs, "peak_bytes_s": p.peak_bytes_s} for p in points]
+    }
+    return roofline_figure(points, titled(run, wish), wish.width), facts
+
+
+def draw_dram(environment: Environment, runs: tuple[str, ...], wish: Wish) -> Drawn:
+    """Streams of kept rows."""
+    from dse.charts.streams import Stream, streams_figure
+    from dse.cli.points import find_point
+    from dse.cost.explain import explain
+
+    run = only(runs, "dram")
+    ids = [str(i) for i in run.front["point"]]
+    step = max(1, -(-len(ids) // SAMPLE))
+    found = []
+    for name in wish.points or ids[::step]:
+        point = find_point(str(run.directory), name, ())
+        story = explain(point.stats, point.design, point.workload, point.components)
+        for stream in story["streams"]:
+            kept = stream["rows"] / point.stats.streams
+            found.append(Stream(point.algorithm, stream["stream"], kept, stream["efficiency"]))
+    if len(ids) > SAMPLE and not wish.points:
+        environment.remark(f"note: every {step}th of {len(ids)} points is drawn")
+    curves = _random_rows(run)
+    facts = {
+        "streams": [vars(s) for s in found],
+        "at random": {k: list(zip(*v, strict=True)) for k, v in curves.items()},
+    }
+    return streams_figure(found, curves, titled(run, wish), wish.width), facts
+
+
+def _random_rows(run: Run) -> dict[str, tuple[list[float], list[float]]]:
+    """Efficiency of rows kept independently of each other, on the baseline's machine with each DRAM of the run."""
+    import numpy as np
+
+    from dse.cost.explain import explain
+    from dse.cost.workload import Workload
+    from dse.hardware.presets import load_preset
+    from dse.profiles.schema import Form
+    from dse.validation.bench import Work, dense_counts, scattered, shape
+
+    base: dict[str, Any] = dict(run.space.baseline.hardware) or (
+        dict(load_preset(run.space.base)) if run.space.base != "explicit" else {}
+    )
+    if not base:
+        return {}
+    n = float(run.space.workload.context)
+    kept = np.geomspace(0.01, 1.0, 25)
+    curves = {}
+    for kind in sorted(set(run.front["hardware.dram"])):
+        row = run.front[run.front["hardware.dram"] == kind].iloc[0]
+        design = {**base, "dram": kind, "dram_channels": int(row["hardware.dram_channels"])}
+        efficiencies = []
+        for share in kept:
+            counts = dense_counts(n) | {
+                "v_rows": share * n, "v_runs": scattered(share * n, n), "pv_rows": share * n, "row_waits": 1.0,
+            }  # fmt: skip
+            work = Work(Form((12,), 12, 12, v_after="row"), n, shape(4, 4), counts)
+            streams = explain(work.statistics(), design, Workload(), dict(run.space.components))["streams"]
+            efficiencies.append(next(s["efficiency"] for s in streams if s["stream"] == "V"))
+        curves[f"{kind}, 12-bit rows kept at random"] = ([float(k) for k in kept], efficiencies)
+    return curves

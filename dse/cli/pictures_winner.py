@@ -1,0 +1,218 @@
+"""The winner map: from sweeps of one space over two axes, or from runs of spaces that differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dse.cli.environment import Environment
+from dse.errors import BadInput, nearest
+
+if TYPE_CHECKING:
+    from dse.cli.pictures import Drawn
+    from dse.cli.plot import Wish
+    from dse.space import Space
+
+
+def draw_winner(environment: Environment, runs: tuple[str, ...], wish: Wish) -> Drawn:
+    """A map from runs, or from sweeps of one space."""
+    from dataclasses import asdict
+
+    from dse.charts.winner import winner_figure
+
+    keys = [text.partition("=")[0] for text in wish.over]
+    alone = len(runs) == 1
+    cells, x, y, title = _swept(environment, runs[0], wish) if alone else _compared(runs, keys, wish)
+    figure = winner_figure(cells, x, y, wish.budget, title if wish.title is None else wish.title, wish.width)
+    return figure, {"cells": [asdict(c) for c in cells], "budget": wish.budget}
+
+
+def _swept(environment: Environment, source: str, wish: Wish) -> Any:
+    import itertools
+
+    from dse.charts.labels import brief
+    from dse.charts.winner import cell
+    from dse.cli.runs import title
+    from dse.errors import DseError
+    from dse.search.sweep import sweep
+
+    if len(wish.over) not in (1, 2):
+        raise BadInput(
+            "--kind winner: name one or two axes: --over workload.batch=1,4,16 --over hardware.dram=hbm2,lpddr5"
+        )
+    place = str(Path(source) / "space.toml") if Path(source).is_dir() else source
+    axes = [_axis(text, place, wish.overrides) for text in wish.over]
+    if len(axes) == 1:
+        axes.append(("", [""]))
+    cells, first = [], None
+    todo = list(itertools.product(*(values for _, values in axes)))
+    with environment.progress_bar("space") as move:
+        for done, pair in enumerate(todo):
+            keys = {k: v for (k, _), v in zip(axes, pair, strict=True) if k}
+            space, absent = measured_space(
+                place, [*wish.overrides, *(f"{k}={_toml(v)}" for k, v in keys.items())]
+            )
+            first = first or space
+            where = ", ".join(f"{k.rpartition('.')[2]} {brief(v)}" for k, v in keys.items())
+            if absent:
+                environment.remark(f"note: {where}: {', '.join(absent)} not measured, left out")
+            try:
+                front = sweep(space).front
+            except DseError as error:
+                if isinstance(error, BadInput):
+                    raise
+                environment.remark(f"note: {where}: {error}")
+            else:
+                a, b = (brief_value(k, v) for (k, _), v in zip(axes, pair, strict=True))
+                cells.append(cell(front, wish.budget, a, b))
+            move(done + 1, len(todo))
+    assert first is not None
+    words = title(first).splitlines()[0]
+    for key, _ in axes:  # what varies is on the axes, not in the title
+        last = key.partition(".")[2]
+        words = ", ".join(part for part in words.split(", ") if not (last and part.startswith(f"{last} ")))
+        if key == "workload.grouped":
+            words = words.partition(";")[0]
+    return cells, _axis_name(axes[0][0]), _axis_name(axes[1][0]), words
+
+
+def measured_space(source: str, overrides: Sequence[str]) -> tuple[Space, list[str]]:
+    """A space without the algorithms that its profile does not hold at its context, and their names.
+
+    Raises:
+        BadInput: as `load_space`, for any other reason.
+    """
+    import tomllib
+
+    from dse.space import load_space
+    from dse.space.definition import DENSE
+    from dse.space.reading import find_space
+
+    try:
+        return load_space(source, overrides), []
+    except BadInput as error:
+        reason = error
+    try:
+        path = find_space(source)
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        algorithms = dict(table["algorithms"])
+        beside = path.parent / table["workload"]["profile"]
+        if beside.is_file():
+            table["workload"]["profile"] = str(beside)
+        table["algorithms"] = {name: knobs for name, knobs in algorithms.items() if name == DENSE}
+        known = load_space(table, [text for text in overrides if not text.startswith("algorithms.")])
+    except (BadInput, OSError, ValueError, KeyError, TypeError):
+        raise reason from None
+    there = known.profile.measured(known.workload.context)
+    absent = [n for n in algorithms if not any(there[i] for i in known.profile.rows(n))]
+    if not absent or DENSE in absent:
+        raise reason
+    table["algorithms"] = {name: knobs for name, knobs in algorithms.items() if name not in absent}
+    lost = tuple(f"algorithms.{name}." for name in absent)
+    return load_space(table, [text for text in overrides if not text.startswith(lost)]), absent
+
+
+def _compared(runs: tuple[str, ...], keys: Sequence[str], wish: Wish) -> Any:
+    """Runs as cells: on the axes stand the one or two settings in which their spaces differ."""
+    from dse.charts.winner import cell
+    from dse.results import read_run
+    from dse.search.compare import flat
+
+    found = [read_run(run) for run in runs]
+    tables = [flat(run.space) for run in found]
+    if not keys:
+        differing = [
+            k
+            for k in tables[0]
+            if len({repr(t.get(k)) for t in tables}) > 1 and not k.startswith("baseline.")
+        ]
+        keys = [k for k in differing if k.startswith(("workload.", "hardware."))][:2]
+    if not keys:
+        raise BadInput(
+            "--kind winner: the spaces of these runs differ in no entry of workload or hardware; name one with --over KEY"
+        )
+    for key in keys:
+        if key not in tables[0]:
+            raise BadInput(f"--over {key}: no such entry; {nearest(key, tables[0])}")
+    pairs = [tuple(t.get(k) for k in keys) for t in tables]
+    if len(set(map(repr, pairs))) < len(pairs):
+        raise BadInput(
+            f"--kind winner: two runs have the same {' and '.join(keys)}; leave one out, or name other keys"
+        )
+    order = sorted(range(len(found)), key=lambda i: tuple((isinstance(v, str), v) for v in pairs[i]))
+    texts = [[brief_value(k, v) for k, v in zip(keys, pair, strict=True)] + [""] for pair in pairs]
+    cells = [cell(found[i].front, wish.budget, texts[i][0], texts[i][1]) for i in order]
+    names = [*map(_axis_name, keys), ""]
+    return cells, names[0], names[1], ""
+
+
+def _axis(text: str, source: str, overrides: Sequence[str]) -> tuple[str, list[Any]]:
+    """``key=v1,v2``, ``key=[...]`` in TOML, or ``key=all``."""
+    key, equals, values = text.partition("=")
+    if not equals or not values:
+        raise BadInput(f"--over {text}: no values; write KEY=V1,V2,...")
+    if values == "all":
+        return key, _every(key, source, overrides)
+    return key, [_value(v) for v in values.strip("[]").split(",")]
+
+
+def _every(key: str, source: str, overrides: Sequence[str]) -> list[Any]:
+    """All values of a key that has few: the contexts a profile holds, or a choice of the hardware."""
+    from dse.hardware.parameters import PARAMETERS
+
+    if key == "workload.context":
+        return list(measured_space(source, overrides)[0].profile.contexts)
+    if key == "workload.grouped":
+        return [True, False]
+    choices = {f"hardware.{name}": p.choices for name, p in PARAMETERS.items() if p.choices}
+    if key not in choices:
+        known = ", ".join(("workload.context", "workload.grouped", *choices))
+        raise BadInput(f"--over {key}=all: its values are not to be counted; all is for {known}")
+    return list(choices[key])
+
+
+def brief_value(key: str, value: Any) -> str:
+    """A value of an axis as its tick says it."""
+    from dse.charts.labels import brief
+
+    if key == "workload.grouped":
+        return "shared by the\ngroup" if value else "one each"
+    if key == "hardware.dram":
+        from dse.hardware.dram import device_rows
+
+        return f"{value}\n{device_rows()[str(value)]['atom_bytes']} B"
+    return brief(value)
+
+
+def _value(text: str) -> Any:
+    text = text.strip().strip("\"'")
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text, text)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def _axis_name(key: str) -> str:
+    """A key in words with its unit."""
+    from dse.charts.labels import label
+
+    if key == "hardware.dram":
+        return "DRAM, bytes of an atom"
+    if key.startswith("hardware."):
+        return label(key).axis
+    if key.startswith("algorithms."):
+        return key.partition(".")[2]
+    last = key.rpartition(".")[2]
+    units = {
+        "context": "context (tokens)", "batch": "batch (sequences)", "grouped": "keys and values of the query heads",
+    }  # fmt: skip
+    return units.get(last, last.replace("_", " "))
