@@ -139,6 +139,7 @@ def importances(
 
     from dse.study.storage import quiet
 
+    distributions = _distributions(layout)
     with quiet():
         study = optuna.create_study(
             directions=["maximize" if up else "minimize" for up in objectives.values()]
@@ -147,7 +148,7 @@ def importances(
             [
                 optuna.trial.create_trial(
                     params=dict(t.params),
-                    distributions={name: layout.distributions[name] for name in t.params},
+                    distributions={name: distributions[name] for name in t.params},
                     values=list(t.values),
                 )
                 for t in trials
@@ -168,6 +169,21 @@ def importances(
         for i, (name, up) in enumerate(objectives.items()):
             sign = -1.0 if up else 1.0
             found[name] = shares(lambda t, i=i, sign=sign: sign * t.values[i])  # type: ignore[misc]
+    return found
+
+
+def _distributions(layout: Layout) -> dict[str, Any]:
+    """Every parameter as Optuna takes it: the listed values of an axis as classes.
+
+    As numbers, PED-ANOVA would smooth both samples, the smaller one more, and find a difference where the wider
+    kernel reaches into the gaps between values that no point can have.
+    """
+    from optuna.distributions import CategoricalDistribution
+
+    found: dict[str, Any] = {"algorithm": CategoricalDistribution(layout.names)}
+    for name in layout.names:
+        for axis in (*layout.settings[name].axes.values(), *layout.hardware[name].values()):
+            found[axis.name] = axis.distribution() if axis.free else CategoricalDistribution(axis.values)
     return found
 
 

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from types import FrameType
@@ -134,6 +135,8 @@ def main(arguments: Sequence[str] | None = None, environment: Environment | None
     environment = environment or system_environment()
     code = int(ExitCode.FAILED)
     try:
+        # Of workers that are let go before they are done.
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"joblib\..*")
         with _asked_to_end(), redirect_stdout(environment.stdout), redirect_stderr(environment.stderr):
             code = _run(arguments, environment)
         environment.stdout.flush()

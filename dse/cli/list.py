@@ -111,11 +111,13 @@ def _profiles() -> list[Entry]:
     from dse.profiles.coverage import coverage, gaps, plan
     from dse.profiles.error import interpolation_errors
     from dse.profiles.naming import ProfileName
+    from dse.profiles.probes import read_probes, shipped_probes
     from dse.profiles.schema import QUERY_TILES
     from dse.profiles.store import read_profile, shipped_profiles
 
     profiles = {name: read_profile(path) for name, path in shipped_profiles().items()}
-    wanted, scores = plan()
+    wanted, wanted_probes = plan()
+    probes = {name: read_probes(path) for name, path in shipped_probes().items()}
     missing = gaps(profiles, wanted)
     entries = []
     for name, profile in profiles.items():
@@ -140,21 +142,24 @@ def _profiles() -> list[Entry]:
             "checksum": profile.checksum,
         })  # fmt: skip
     for name in dict.fromkeys(g.profile for g in missing if g.profile not in profiles):
-        entries.append({
-            "name": name, "phase": ProfileName.parse(name).phase, "contexts": [], "windows": {}, "settings": 0,
-            "measured": {}, "algorithms": {}, "interpolation": [],
-            "missing": [
-                {"tier": g.tier, "context": g.context, "missing": g.missing} for g in missing if g.profile == name
-            ],
-        })  # fmt: skip
-    entries += [
-        {
-            "name": name, "phase": "", "contexts": [], "windows": {}, "settings": 0, "measured": {},
-            "algorithms": {}, "interpolation": [], "missing": [{"tier": tier, "context": 0, "missing": "not measured"}],
-        }
-        for tier, name in scores
-    ]  # fmt: skip
+        gaps_here = [
+            {"tier": g.tier, "context": g.context, "missing": g.missing} for g in missing if g.profile == name
+        ]
+        entries.append(_without_settings(name, phase=ProfileName.parse(name).phase, missing=gaps_here))
+    for name, table in probes.items():
+        entries.append(_without_settings(f"{name}, probes", context=table.context, probed=len(table.rows)))
+    for want in wanted_probes:
+        gap = want.gap({name: len(table.rows) for name, table in probes.items()})
+        if gap is not None:
+            missing_here = [{"tier": gap.tier, "context": 0, "missing": gap.missing}]
+            entries.append(_without_settings(gap.profile, missing=missing_here))
     return entries
+
+
+def _without_settings(name: str, **known: Any) -> Entry:
+    """An entry of what is no profile, or not there."""
+    empty = {"phase": "", "contexts": [], "windows": {}, "settings": 0, "measured": {}, "algorithms": {}}
+    return {"name": name, **empty, "interpolation": [], "missing": [], **known}
 
 
 def _profile_rows(entries: Sequence[Entry]) -> list[Entry]:
@@ -187,6 +192,12 @@ def _profile_remarks(entries: Sequence[Entry]) -> list[str]:
             lines.append(
                 f"{entry['name']}: values between measured ones are off by (median of the perplexity increase, share "
                 f"of its range, each measured value left out in turn): {shares}"
+            )
+        if "probed" in entry:
+            model = entry["name"].partition(",")[0]
+            lines.append(
+                f"{entry['name']} (retrieval by depth, free-running agreement), context {entry['context']}: "
+                f"{entry['probed']} settings, `dse profile show {model} --probes`"
             )
     for tier in (1, 2):
         parts = [

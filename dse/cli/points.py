@@ -104,7 +104,7 @@ def find_point(source: str, point: str, overrides: Sequence[str]) -> Point:
         run = read_run(directory)
         space = load_space(directory / SPACE, tiles)
         if point:
-            return _of_row(run, space, _row(run, point), overrides)
+            return point_of_row(run, space, _row(run, point), overrides)
         if not overrides:
             raise BadInput(
                 f"{source}: which point? give an id or a row number of front.csv (1 to {len(run.front)})"
@@ -235,7 +235,7 @@ def _of_settings(space: Space, knobs: Mapping[str, Any], given: _Given) -> Point
     return _point(space, algorithm, {**knobs, **given.knobs}, {**design, **given.hardware}, given)
 
 
-def _of_row(run: Run, space: Space, row: int, overrides: Sequence[str]) -> Point:
+def point_of_row(run: Run, space: Space, row: int, overrides: Sequence[str]) -> Point:
     """The point of a row, with what was given in its place."""
     from dse.hardware.parameters import PARAMETERS
 

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--sampler",
-    default="tpe",
+    default="local",
     show_default=True,
     metavar="NAME",
-    help="tpe, nsga2, nsga3, qmc, random, grid, gp (needs torch), or cmaes (one objective, needs cmaes).",
+    help="local (steps from the front so far), tpe, nsga2, nsga3, qmc, random, grid, gp (needs torch), or cmaes (one objective, needs cmaes).",
 )
 @click.option("--objective", default="", metavar="METRIC", help="Seek this objective of the space alone.")
 @click.option(

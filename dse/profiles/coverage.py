@@ -37,7 +37,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Gap:
-    """Something planned and not measured; `context` is 0 where the whole profile, or a score, is missing."""
+    """Something planned and not measured; `context` is 0 where the whole profile, or a table of probes, is missing."""
 
     tier: int
     profile: str
@@ -46,7 +46,7 @@ class Gap:
 
     def __str__(self) -> str:
         where = f"{self.profile}, context {self.context}: " if self.context else f"{self.profile}: "
-        return f"{where if self.profile else ''}{self.missing}"
+        return f"{where}{self.missing}"
 
 
 def coverage(profile: Profile) -> list[Covered]:
@@ -59,8 +59,24 @@ def coverage(profile: Profile) -> list[Covered]:
     return found
 
 
-def plan() -> tuple[tuple[Wanted, ...], tuple[tuple[int, str], ...]]:
-    """The planned profiles, and the planned scores as (tier, name)."""
+@dataclass(frozen=True)
+class WantedProbes:
+    """Settings whose retrieval and free running are meant to be probed, at least, see ``plan.toml``."""
+
+    model: str
+    tier: int
+    settings: int
+
+    def gap(self, probed: Mapping[str, int]) -> Gap | None:
+        """What is missing, given the settings probed by model."""
+        found = probed.get(self.model, 0)
+        if found >= self.settings:
+            return None
+        return Gap(self.tier, f"{self.model}, probes", 0, f"{found} of {self.settings} settings")
+
+
+def plan() -> tuple[tuple[Wanted, ...], tuple[WantedProbes, ...]]:
+    """The planned profiles and the planned probes."""
     table: dict[str, Any] = tomllib.loads(
         resources.files("dse.profiles").joinpath("plan.toml").read_text(encoding="utf-8")
     )
@@ -68,7 +84,7 @@ def plan() -> tuple[tuple[Wanted, ...], tuple[tuple[int, str], ...]]:
         Wanted(w["profile"], w["tier"], tuple(w["contexts"]), w["windows"], dict(w["algorithms"]))
         for w in table["want"]
     )
-    return wanted, tuple((s["tier"], s["name"]) for s in table["score"])
+    return wanted, tuple(WantedProbes(p["model"], p["tier"], p["settings"]) for p in table["probes"])
 
 
 def gaps(profiles: Mapping[str, Profile], wanted: Sequence[Wanted]) -> list[Gap]:

@@ -35,7 +35,7 @@ def test_the_list_tells_what_is_measured_and_what_is_missing(dse: Dse) -> None:
         assert f"dense {covered.settings['dense']}" in answer.stdout
     text = answer.stdout
     assert "missing, tier 2:" in text
-    for name in ("contexts 1024", "key-value retrieval by depth", "context 4096: not measured"):
+    for name in ("contexts 1024", "retrieval by depth", "context 4096: not measured"):
         assert name in text
     assert "token-picker.threshold 0." in " ".join(text.split())
     assert any(e["knob"] == "threshold" and e["share"] < 0.05 for e in entry["interpolation"])

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from dse.algorithms import registry
-from dse.profiles.coverage import Gap, Wanted, coverage, gaps, plan
+from dse.profiles.coverage import Gap, Wanted, WantedProbes, coverage, gaps, plan
 from dse.profiles.error import interpolation_errors
 from dse.profiles.merge import merge_profiles
 from dse.profiles.naming import ProfileName
@@ -49,14 +49,17 @@ def test_gaps_are_what_the_plan_has_more(want: Wanted, missing: list[str]) -> No
     assert all(gap.tier == want.tier for gap in found)
 
 
-def test_a_score_that_is_missing_stands_for_itself() -> None:
-    assert str(Gap(2, "", 0, "retrieval")) == "retrieval"
+def test_probes_are_missing_until_enough_settings_are_probed() -> None:
+    want = WantedProbes("tiny", 2, 3)
+    assert want.gap({"tiny": 3, "other": 0}) is None
+    assert str(want.gap({"tiny": 2})) == "tiny, probes: 2 of 3 settings"
+    assert want.gap({}) == Gap(2, "tiny, probes", 0, "0 of 3 settings")
 
 
 def test_the_shipped_plan_names_profiles_by_the_rule() -> None:
-    wanted, scores = plan()
+    wanted, probes = plan()
     assert {w.tier for w in wanted} == {1, 2}
-    assert scores
+    assert probes
     for want in wanted:
         assert str(ProfileName.parse(want.profile)) == want.profile
         assert list(want.contexts) == sorted(set(want.contexts))
