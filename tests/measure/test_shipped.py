@@ -37,6 +37,8 @@ def material(tmp_path_factory):
 
 GRIDS = {
     ("smollm2-135m", 1024): "smollm2-135m",
+    ("smollm2-135m", 512): "smollm2-135m-short",
+    ("smollm2-135m", 256): "smollm2-135m-short",
     ("smollm2-135m-prefill", 1024): "smollm2-135m-prefill",
     ("smollm2-135m-prefill", 512): "smollm2-135m-prefill",
     ("smollm2-135m-prefill", 256): "smollm2-135m-prefill",
