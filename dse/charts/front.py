@@ -105,6 +105,7 @@ def front_figure(
         if shaded and len(look) > 1:
             found = any(run.sampled for run in runs)
             words = "no better than the dense points tried" if found else "no better than dense"
+            words += f" in {runs[0].name}" if len(runs) > 1 else ""
             handles.append(_patch(words, color=shade(0.92)))
         handles += draw_published(axes, published, x, y, look)
         handles += draw_limits(axes, _shared(runs), x, y, limits)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from dse.errors import BadInput, nearest
+from dse.outputs import atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -204,13 +204,10 @@ def save(figure: Figure, path: Path) -> Path:
         BadInput: unknown suffix, or the place cannot be written.
     """
     form = chart_format(path)
-    part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with styled():
-            figure.savefig(part, format=form, metadata=dict(_METADATA[form]))
-        os.replace(part, path)
+        with atomic(path) as file, styled():
+            figure.savefig(file, format=form, metadata=dict(_METADATA[form]))
     except OSError as error:
-        part.unlink(missing_ok=True) if part.parent.is_dir() else None
         raise BadInput(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
     return path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -86,6 +86,7 @@ def winner_figure(
     budget: float,
     title: str = "",
     width: float | None = None,
+    ticks: Mapping[str, str] | None = None,
 ) -> Figure:
     """A grid of cells in the winners' colours, deeper for a larger gain, with the gain and its interval.
 
@@ -94,6 +95,7 @@ def winner_figure(
     Args:
         cells: their texts, in the order first met, are the ticks of the axes.
         x, y: names of the axes, units in them.
+        ticks: value of an axis -> what its tick says instead.
 
     Raises:
         BadInput: no cells.
@@ -129,8 +131,9 @@ def winner_figure(
             )  # fmt: skip
         axes.set_xlim(-0.5, len(xs) - 0.5)
         axes.set_ylim(-0.5, len(ys) - 0.5)
-        axes.set_xticks(range(len(xs)), xs)
-        axes.set_yticks(range(len(ys)), ys)
+        said = ticks or {}
+        axes.set_xticks(range(len(xs)), [said.get(one, one) for one in xs])
+        axes.set_yticks(range(len(ys)), [said.get(one, one) for one in ys])
         axes.tick_params(length=0)
         for side in ("left", "bottom"):
             axes.spines[side].set_visible(False)

@@ -121,12 +121,10 @@ def _csv(points: pd.DataFrame, form: str) -> str:
 
 
 def _write(environment: Environment, path: Path, text: str) -> None:
-    import os
+    from dse.outputs import write_text
 
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
+        write_text(path, text)
     except OSError as error:
         raise BadInput(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
     environment.remark(f"wrote {path}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,6 +10,7 @@ from dse.cli.environment import Environment
 from dse.errors import BadInput, nearest
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
     from dse.charts.published import Published
@@ -50,7 +52,10 @@ def draw_front(environment: Environment, runs: tuple[str, ...], wish: Wish) -> D
     paths = [Path(run) for run in runs]
     x, y = axes_of(wish)
     drawn = fronts(paths)
-    if any("over " in run.note for run in drawn) and RATIOS & {x, y, wish.colour, wish.size}:
+    if wish.algorithm:
+        drawn = [replace(run, points=_beside_dense(run.points, run.name, wish.algorithm)) for run in drawn]
+    baselines = {read_run(path).info["baseline"]["latency_s"] for path in paths}
+    if len(baselines) > 1 and RATIOS & {x, y, wish.colour, wish.size}:
         environment.remark(
             "note: these runs have different baselines, their ratios do not compare; latency_s does"
         )
@@ -75,6 +80,14 @@ def draw_front(environment: Environment, runs: tuple[str, ...], wish: Wish) -> D
         published=marks,
     )  # fmt: skip
     return figure, {"x": x, "y": y}
+
+
+def _beside_dense(points: pd.DataFrame, run: str, algorithm: str) -> pd.DataFrame:
+    """Rows of one algorithm and of the rival."""
+    known = [str(name) for name in points["algorithm"].unique()]
+    if algorithm not in known:
+        raise BadInput(f"{run}: no algorithm {algorithm!r} on its fronts; {nearest(algorithm, known)}")
+    return points[points["algorithm"].isin(("dense", algorithm))]
 
 
 def draw_parallel(environment: Environment, runs: tuple[str, ...], wish: Wish) -> Drawn:

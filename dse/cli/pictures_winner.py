@@ -10,9 +10,14 @@ from dse.cli.environment import Environment
 from dse.errors import BadInput, nearest
 
 if TYPE_CHECKING:
+    from dse.charts.winner import Cell
     from dse.cli.pictures import Drawn
     from dse.cli.plot import Wish
     from dse.space import Space
+
+
+Axes = list[tuple[str, list[Any]]]
+"""Key and values of each axis of a map; two of them, the second without a key where there is one."""
 
 
 def draw_winner(environment: Environment, runs: tuple[str, ...], wish: Wish) -> Drawn:
@@ -20,15 +25,18 @@ def draw_winner(environment: Environment, runs: tuple[str, ...], wish: Wish) -> 
     from dataclasses import asdict
 
     from dse.charts.winner import winner_figure
+    from dse.search.report import plain_json
 
     keys = [text.partition("=")[0] for text in wish.over]
     alone = len(runs) == 1
-    cells, x, y, title = _swept(environment, runs[0], wish) if alone else _compared(runs, keys, wish)
-    figure = winner_figure(cells, x, y, wish.budget, title if wish.title is None else wish.title, wish.width)
-    return figure, {"cells": [asdict(c) for c in cells], "budget": wish.budget}
+    cells, axes, title = _swept(environment, runs[0], wish) if alone else _compared(runs, keys, wish)
+    title = title if wish.title is None else wish.title
+    x, y = (_axis_name(key) for key, _ in axes)
+    figure = winner_figure(cells, x, y, wish.budget, title, wish.width, _ticks(axes))
+    return figure, {"cells": plain_json([asdict(c) for c in cells]), "budget": wish.budget}
 
 
-def _swept(environment: Environment, source: str, wish: Wish) -> Any:
+def _swept(environment: Environment, source: str, wish: Wish) -> tuple[list[Cell], Axes, str]:
     import itertools
 
     from dse.charts.labels import brief
@@ -64,8 +72,7 @@ def _swept(environment: Environment, source: str, wish: Wish) -> Any:
                     raise
                 environment.remark(f"note: {where}: {error}")
             else:
-                a, b = (brief_value(k, v) for (k, _), v in zip(axes, pair, strict=True))
-                cells.append(cell(front, wish.budget, a, b))
+                cells.append(cell(front, wish.budget, *pair))
             move(done + 1, len(todo))
     assert first is not None
     words = title(first).splitlines()[0]
@@ -74,7 +81,7 @@ def _swept(environment: Environment, source: str, wish: Wish) -> Any:
         words = ", ".join(part for part in words.split(", ") if not (last and part.startswith(f"{last} ")))
         if key == "workload.grouped":
             words = words.partition(";")[0]
-    return cells, _axis_name(axes[0][0]), _axis_name(axes[1][0]), words
+    return cells, axes, words
 
 
 def measured_space(source: str, overrides: Sequence[str]) -> tuple[Space, list[str]]:
@@ -113,7 +120,7 @@ def measured_space(source: str, overrides: Sequence[str]) -> tuple[Space, list[s
     return load_space(table, [text for text in overrides if not text.startswith(lost)]), absent
 
 
-def _compared(runs: tuple[str, ...], keys: Sequence[str], wish: Wish) -> Any:
+def _compared(runs: tuple[str, ...], keys: Sequence[str], wish: Wish) -> tuple[list[Cell], Axes, str]:
     """Runs as cells: on the axes stand the one or two settings in which their spaces differ."""
     from dse.charts.winner import cell
     from dse.results import read_run
@@ -141,10 +148,11 @@ def _compared(runs: tuple[str, ...], keys: Sequence[str], wish: Wish) -> Any:
             f"--kind winner: two runs have the same {' and '.join(keys)}; leave one out, or name other keys"
         )
     order = sorted(range(len(found)), key=lambda i: tuple((isinstance(v, str), v) for v in pairs[i]))
-    texts = [[brief_value(k, v) for k, v in zip(keys, pair, strict=True)] + [""] for pair in pairs]
-    cells = [cell(found[i].front, wish.budget, texts[i][0], texts[i][1]) for i in order]
-    names = [*map(_axis_name, keys), ""]
-    return cells, names[0], names[1], ""
+    cells = [
+        cell(found[i].front, wish.budget, pairs[i][0], pairs[i][1] if len(keys) > 1 else "") for i in order
+    ]
+    axes = [(key, [pair[i] for pair in pairs]) for i, key in enumerate(keys)]
+    return cells, (axes + [("", [])])[:2], ""
 
 
 def _axis(text: str, source: str, overrides: Sequence[str]) -> tuple[str, list[Any]]:
@@ -172,17 +180,20 @@ def _every(key: str, source: str, overrides: Sequence[str]) -> list[Any]:
     return list(choices[key])
 
 
-def brief_value(key: str, value: Any) -> str:
-    """A value of an axis as its tick says it."""
+def _ticks(axes: Axes) -> dict[str, str]:
+    """What the ticks of values say that do not speak for themselves."""
     from dse.charts.labels import brief
+    from dse.hardware.dram import device_rows
 
-    if key == "workload.grouped":
-        return "shared by the\ngroup" if value else "one each"
-    if key == "hardware.dram":
-        from dse.hardware.dram import device_rows
-
-        return f"{value}\n{device_rows()[str(value)]['atom_bytes']} B"
-    return brief(value)
+    said = {}
+    devices = device_rows()
+    for key, values in axes:
+        for value in values:
+            if key == "workload.grouped":
+                said[brief(value)] = "shared by the\ngroup" if value else "one each"
+            elif key == "hardware.dram" and value in devices:
+                said[value] = f"{value}\n{devices[value]['atom_bytes']} B"
+    return said
 
 
 def _value(text: str) -> Any:

@@ -116,7 +116,12 @@ def _width(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     metavar="NATS",
     help="Accuracy loss within which points are chosen and winners found.",
 )
-@click.option("--algorithm", default="", metavar="NAME", help="knobs, waterfall: of which algorithm.")
+@click.option(
+    "--algorithm",
+    default="",
+    metavar="NAME",
+    help="front: this and dense alone. knobs, waterfall: of which algorithm.",
+)
 @click.option(
     "--knob", default="", metavar="NAME", help="knobs: along which.  [default: the one measured most]"
 )

@@ -255,7 +255,7 @@ def _point(
 ) -> Point:
     from dse.hardware.parameters import check_design
     from dse.profiles.lookup import select
-    from dse.space.reading import read_workload
+    from dse.space.workload import read_workload
     from dse.space.source import Place
 
     workload = read_workload({"workload": space.workload.plain() | given.workload}, Place("--set"))

@@ -43,6 +43,8 @@ def fronts(paths: Sequence[Path]) -> list[Fronts]:
     # Speedups over different baselines do not compare: the chart says which is whose.
     differ = len({run.info["baseline"]["latency_s"] for run in runs}) > 1
     workloads = len({run.space.workload.words() for run in runs}) > 1
+    # Another workload has another baseline; where its name is the same, the title says it.
+    differ = differ and (not workloads or len({baseline_name(run.space) for run in runs}) > 1)
     return [
         Fronts(
             name,

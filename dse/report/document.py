@@ -96,9 +96,13 @@ def check_output(path: Path, replace: bool = False) -> None:
     if path.suffix.lower() not in SUFFIXES:
         found = f"suffix {path.suffix!r}" if path.suffix else "no suffix"
         raise BadInput(f"{path}: {found}; a report is one of {', '.join(SUFFIXES)}")
-    if path.is_dir():
+    try:
+        directory, there = path.is_dir(), path.exists()
+    except OSError as error:  # a name longer than the system allows
+        raise BadInput(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from None
+    if directory:
         raise BadInput(f"{path}: is a directory; name a file in it")
-    if path.exists() and not replace and not is_report(path):
+    if there and not replace and not is_report(path):
         raise BadInput(
             f"{path}: is no report of dse; nothing was overwritten, choose another file with --output, or --replace it"
         )

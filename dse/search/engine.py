@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from importlib import import_module
 from typing import Any, Final, TypeVar
 
-from dse.errors import BadInput, nearest
+from dse.errors import BadInput, DseError, nearest
+from dse.processes import end_with
 
 ENGINES: Final = ("loky", "threading", "multiprocessing", "dask")
-"""The first three are joblib's backends. ``dask`` starts a local cluster of `jobs` worker processes;
+"""The first two are joblib's backends. ``dask`` starts a local cluster of `jobs` worker processes;
 ``dask:ADDRESS`` (such as ``dask:tcp://10.0.0.1:8786``) uses a running scheduler and all of its workers."""
 
 Piece = TypeVar("Piece")
@@ -46,13 +49,45 @@ def compute(
         for number, argument in pieces:
             yield number, function(argument)
         return
+    try:
+        yield from (_forked if name == "multiprocessing" else _joblib)(function, pieces, jobs, name)
+    except BrokenExecutor:  # loky's and the standard library's
+        raise DseError(
+            "a worker process was killed (out of memory?); what is finished stays: type the command again, with fewer "
+            "--jobs if it was memory"
+        ) from None
+
+
+def _joblib(
+    function: Callable[[Any], Piece], pieces: Sequence[tuple[int, Any]], jobs: int, name: str
+) -> Iterator[tuple[int, Piece]]:
     from joblib import Parallel, delayed
 
     parallel = Parallel(n_jobs=jobs, backend=name, return_as="generator_unordered")
-    yield from parallel(delayed(_numbered)(function, number, argument) for number, argument in pieces)
+    here = os.getpid()
+    yield from parallel(delayed(_numbered)(function, number, argument, here) for number, argument in pieces)
 
 
-def _numbered(function: Callable[[Any], Piece], number: int, argument: Any) -> tuple[int, Piece]:
+def _forked(
+    function: Callable[[Any], Piece], pieces: Sequence[tuple[int, Any]], jobs: int, name: str
+) -> Iterator[tuple[int, Piece]]:
+    """The standard library's processes; joblib's backend of that name gives results only when all are there."""
+    pool = ProcessPoolExecutor(None if jobs == -1 else jobs)
+    try:
+        futures = [
+            pool.submit(_numbered, function, number, argument, os.getpid()) for number, argument in pieces
+        ]
+        for future in as_completed(futures):
+            yield future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _numbered(
+    function: Callable[[Any], Piece], number: int, argument: Any, parent: int = 0
+) -> tuple[int, Piece]:
+    """A piece in a worker that ends with the process `parent`."""
+    end_with(parent)
     return number, function(argument)
 
 

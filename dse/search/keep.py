@@ -11,10 +11,7 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import shutil
-import tempfile
-import zipfile
 from collections.abc import Mapping
 from importlib.resources import files
 from io import BytesIO
@@ -24,6 +21,7 @@ from typing import Any, Final
 import numpy as np
 
 from dse.errors import BadInput
+from dse.outputs import atomic
 from dse.search.shards import Found
 
 FOLDER: Final = ".pieces"
@@ -84,7 +82,7 @@ class Pieces:
                         )
                 return
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         _write(header, (json.dumps(content, indent=2) + "\n").encode())
 
     def load(self) -> dict[int, Found]:
@@ -134,13 +132,8 @@ def clear(directory: Path) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with atomic(path) as file:
+        file.write(content)
 
 
 def _read(path: Path) -> Found | None:
@@ -148,7 +141,7 @@ def _read(path: Path) -> Found | None:
         with np.load(path, allow_pickle=False) as data:
             numbers = json.loads(str(data["numbers"]))
             arrays = {name: data[name] for name in ARRAYS}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except Exception:  # what the readers of zip and npy raise on damaged bytes is not documented
         return None
     low, reached = numbers["closest"]
     return Found(

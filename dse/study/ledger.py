@@ -9,16 +9,13 @@ the last trial at once thus agree, without a lock, which of them keeps it.
 from __future__ import annotations
 
 import contextlib
-import os
-import platform
 import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from dse.processes import is_dead
 from dse.study.storage import RETRIES
 
 if TYPE_CHECKING:
@@ -69,50 +66,6 @@ def claim(study: Study, number: int) -> None:
     )
     if before >= asked(study):
         raise Surplus
-
-
-@cache
-def machine() -> str:
-    """Names the set of processes among which process ids are unique: host, boot and process namespace."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        space = os.stat("/proc/self/ns/pid").st_ino
-    except OSError:
-        boot, space = f"{uuid.getnode():x}", 0
-    return f"{platform.node()}/{boot[:8]}/{space}"
-
-
-def _started(pid: int) -> str:
-    """When a process started, in the system's ticks; empty where it is gone or the system does not say."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    fields = text.rpartition(")")[2].split()
-    return "" if fields[0] == "Z" else fields[19]
-
-
-def this_worker() -> str:
-    """The name of this process, unlike any other that ever was."""
-    pid = os.getpid()
-    return f"{machine()}:{pid}:{_started(pid)}"
-
-
-def is_dead(worker: str) -> bool:
-    """Whether a worker is known to be gone; false where it runs on another machine, or nothing is known."""
-    where, _, rest = worker.partition(":")
-    pid, _, started = rest.partition(":")
-    if where != machine() or not pid.isdigit():
-        return False
-    if started:
-        return _started(int(pid)) != started
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def owner(trial: FrozenTrial) -> str:

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from charts.conftest import made_front
-from dse.charts.front import Fronts, envelope, front_figure
+from dse.charts.cloud import Cloud
+from dse.charts.front import STRETCH, Fronts, envelope, front_figure
 from dse.charts.style import COLUMN_INCHES, looks, save
 from dse.errors import BadInput
+from dse.space.definition import Limits
 
 TITLE = "tiny, decode, context 1024, batch 1\nbaseline: dense 12-bit on topick-gqa"
 
@@ -165,3 +167,30 @@ def test_the_envelope_is_the_set_of_unbeaten_values(
     chosen = envelope(x, y, x_up, y_up)
     assert {(x[i], y[i]) for i in chosen} == unbeaten
     assert len(chosen) == len(unbeaten)
+
+
+def test_runs_of_one_workload_share_its_title(tmp_path: Path, front: pd.DataFrame) -> None:
+    first, second = Fronts("a", front, TITLE), Fronts("b", front, TITLE.replace("1024", "512"))
+    text = svg(tmp_path / "two.svg", [first, second])
+    assert "baseline: dense 12-bit on topick-gqa" in text
+    assert "context" not in text
+
+
+def test_constraints_are_shaded_where_all_runs_have_them(tmp_path: Path, front: pd.DataFrame) -> None:
+    tight, loose = ({"nll_increase": Limits(None, high)} for high in (0.1, 0.2))
+    alike = [Fronts(n, front, limits=tight) for n in ("a", "b")]
+    assert "outside the constraints: above 0.1" in svg(tmp_path / "alike.svg", alike)
+    apart = [alike[0], Fronts("b", front, limits=loose)]
+    assert "outside the constraints" not in svg(tmp_path / "apart.svg", apart)
+
+
+def test_a_cloud_leaves_the_fronts_their_room(front: pd.DataFrame) -> None:
+    plain = front_figure([Fronts("a", front)]).axes[0].get_ylim()
+    slow = np.float32(np.geomspace(1e-4, 3.0, 5000))
+    cloud = Cloud("nll_increase", "speedup", np.full_like(slow, 0.01), slow, 5000, 5000)
+    with_cloud = front_figure([Fronts("a", front)], cloud=cloud).axes[0]
+    low, high = with_cloud.get_ylim()
+    assert low <= float(front["speedup"].min())
+    assert high <= plain[1] * STRETCH
+    ends = with_cloud.transScale.transform([(0.01, low), (0.01, 0.9), (0.01, 3.2), (0.01, high)])[:, 1]
+    assert (ends[2] - ends[1]) / (ends[3] - ends[0]) > 0.4, "the fronts fill the chart"

@@ -103,17 +103,40 @@ def test_a_map_of_winners_sweeps_the_space(dse: Dse, home: Path) -> None:
     assert "batch (sequences)" in (home / "map.svg").read_text()
 
 
+def test_one_algorithm_beside_dense(dse: Dse, swept: Path, tmp_path: Path) -> None:
+    answer = dse("plot", RUN, "--algorithm", "spatten", "-o", tmp_path / "a.svg", cwd=swept)
+    assert answer.code == 0
+    text = (tmp_path / "a.svg").read_text()
+    assert "dense (the rival)" in text
+    assert "spatten" in text
+    assert "token-picker" not in text
+    answer = dse("plot", RUN, "--algorithm", "spaten", "-o", tmp_path / "b.svg", cwd=swept)
+    assert (answer.code, answer.stderr.count("\n")) == (2, 1)
+    assert "did you mean 'spatten'" in answer.stderr
+
+
+def test_runs_of_other_workloads_say_which(dse: Dse, home: Path) -> None:
+    dse("sweep", "tiny.toml", cwd=home)
+    dse("sweep", "tiny.toml", "--set", "workload.batch=4", "-o", "four", cwd=home)
+    answer = dse("plot", RUN, "four", "-o", "both.svg", cwd=home)
+    assert "different baselines" in answer.stderr
+    text = " ".join(re.findall(r"<(?:text|tspan)[^>]*>([^<]+)", (home / "both.svg").read_text()))
+    assert "decode, context 1024, batch 4" in text
+    assert "no better than dense in tiny" in text
+    assert "over dense, 12-bit" not in text, "the common title has the baseline"
+
+
 def test_a_map_takes_whatever_contexts_the_profile_has(dse: Dse, home: Path) -> None:
     over = ("--over", "workload.context=all", "--over", "workload.grouped=all")
     answer = dse(
         "plot", "tiny.toml", "-k", "winner", *over, "--budget", "0.1", "--json", "-o", "m.svg", cwd=home
     )
-    assert [(c["x"], c["y"]) for c in answer.json["cells"]] == [
-        ("1024", "shared by the\ngroup"),
-        ("1024", "one each"),
-    ]
+    assert [(c["x"], c["y"]) for c in answer.json["cells"]] == [("1024", "true"), ("1024", "false")]
     assert all(c["low"] <= c["gain"] <= c["high"] for c in answer.json["cells"])
-    assert "keys and values of the query heads" in (home / "m.svg").read_text()
+    text = " ".join(re.findall(r"<(?:text|tspan)[^>]*>([^<]+)", (home / "m.svg").read_text()))
+    for expected in ("keys and values", "shared by the", "one each", "context (tokens)"):
+        assert expected in text
+    assert "context 1024" not in text, "what is on an axis is not in the title"
 
 
 def test_an_algorithm_that_was_not_measured_is_left_out_of_a_map_and_said(

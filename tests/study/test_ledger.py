@@ -19,8 +19,9 @@ from typing import Any
 import optuna
 import pytest
 
+from dse.processes import is_dead, this_process
 from dse.space.definition import Space
-from dse.study.ledger import Surplus, Watch, ask, asked, claim, is_dead, own, owner, this_worker, withdraw
+from dse.study.ledger import Surplus, Watch, ask, asked, claim, own, owner, withdraw
 from dse.study.run import study
 from dse.study.storage import open_storage, quiet, read_place
 from dse.study.work import ACCURACY
@@ -48,7 +49,7 @@ def test_a_trial_beyond_what_was_asked_is_surplus_until_one_before_it_fails() ->
 
 def test_a_dead_process_is_known_on_its_own_machine_only() -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    from dse.study.ledger import _started, machine
+    from dse.processes import _started, machine
 
     name = f"{machine()}:{child.pid}:{_started(child.pid)}"
     try:
@@ -58,7 +59,7 @@ def test_a_dead_process_is_known_on_its_own_machine_only() -> None:
         child.wait()
     assert is_dead(name)
     assert not is_dead(name.replace(machine(), "elsewhere/00000000/1"))
-    assert not is_dead(this_worker())
+    assert not is_dead(this_process())
     assert is_dead(f"{machine()}:{os.getpid()}:1")  # the number was given to another process since
 
 

@@ -14,6 +14,7 @@
     };
     figure = Bokeh.Plotting.figure({
       tools: Object.values(tools), toolbar_location: null, output_backend: "webgl", sizing_mode: "stretch_both",
+      background_fill_color: null, border_fill_color: null, outline_line_color: null, // the page's own ground
       x_range: new Bokeh.Range1d({ start: 0, end: 1 }), y_range: new Bokeh.Range1d({ start: 0, end: 1 }),
     });
     tools.select.active = true;
@@ -36,11 +37,11 @@
       focus: figure.scatter({ ...at, source: sources.focus, size: 17, fill_color: null, line_width: 2.5, marker: "circle" }),
       chosen: figure.scatter({ ...at, source: sources.chosen, size: 21, fill_color: null, line_width: 1.2, marker: "circle" }),
     };
-    for (const axis of [figure.below[0], figure.left[0]]) {
+    [figure.below[0], figure.left[0]].forEach((axis, dimension) => {
       axis.ticker = new Bokeh.FixedTicker({ ticks: [] });
       axis.axis_label_text_font_style = "normal";
-      for (const grid of figure.center) if (grid.axis === axis) grid.ticker = axis.ticker;
-    }
+      for (const grid of figure.center) if (grid.dimension === dimension) grid.ticker = axis.ticker;
+    });
     for (const range of [figure.x_range, figure.y_range]) range.properties.end.change.connect(() => ticking());
     for (const range of [figure.x_range, figure.y_range]) range.properties.start.change.connect(() => ticking());
     figure.on_event("mousemove", e => dse.act.hover(chart.near(e.x, e.y), e.sx, e.sy));
@@ -61,8 +62,6 @@
   chart.restyle = () => {
     const c = dse.theme();
     const font = getComputedStyle(document.body).fontFamily;
-    figure.background_fill_color = figure.border_fill_color = c.ground;
-    figure.outline_line_color = null;
     for (const axis of [...figure.below, ...figure.left]) {
       Object.assign(axis, {
         axis_label_text_color: c.ink, major_label_text_color: c.muted, axis_line_color: c.line, major_tick_line_color: c.line,

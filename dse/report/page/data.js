@@ -163,6 +163,8 @@ dse.text = (value, digits = 3) => {
   return rounded.toFixed(decimals).replace("-", "−");
 };
 
+dse.sentence = words => `${words[0].toUpperCase()}${words.slice(1)}.`;
+
 // A knob or parameter as one would type it.
 dse.brief = value => typeof value !== "number" ? dse.text(value)
   : value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential() : String(Number(value.toPrecision(6)));

@@ -167,7 +167,8 @@
     element("keys").textContent = (dse.names.includes(page.rival) ? `Grey: no better than dense attention${page.runs.length > 1 ? " of " + page.runs[0].name : ""}. ` : "")
       + "Bars: 95 % intervals of the loss. Keys in the chart: ← → along a staircase, ↑ ↓ to another, Enter for the breakdown, Esc to leave.";
     element("findings").append(...page.runs.map(run => make("p", {}, page.runs.length > 1 ? make("strong", {}, run.name + " ") : null,
-      make("span", { class: "note" }, `${run.title}; baseline: ${run.baseline}. `), run.sentence)));
+      make("span", { class: "note" }, `${run.title}; baseline: ${run.baseline}. `), run.sentence,
+      ...run.notes.map(note => make("span", { class: "note" }, ` ${dse.sentence(note)}`)))));
     const sections = [["front", "Front"], ["comparison", "Comparison"], ["points", "Points"], ["validation", "Validation"], ["provenance", "Provenance"]];
     controls();
     dse.filterPanel(element("filters"), changed);

@@ -18,7 +18,7 @@
   };
   const title = name => dse.known.has(name) ? dse.known.get(name).title : name;
 
-  const remark = note => make("p", { class: "note" }, `${note[0].toUpperCase()}${note.slice(1)}.`);
+  const remark = note => make("p", { class: "note" }, dse.sentence(note));
 
   // What `dse compare` says of two runs.
   function pair(found) {
