@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import threading
 import time
 import uuid
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -57,13 +59,18 @@ def is_dead(process: str) -> bool:
 
 @cache
 def end_with(parent: int) -> None:
-    """End this process when its parent is gone: one that was killed cannot end its workers itself.
+    """Make this process a worker of its parent: it ends when the parent is gone, which cannot end it if it was killed.
+
+    Ctrl-C, which a terminal sends to all of them, is the parent's to answer.
 
     Args:
         parent: the process id that `os.getppid` gives while it lives; any other number does nothing.
     """
     if os.getppid() != parent:
         return
+
+    with suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent:

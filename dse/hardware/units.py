@@ -33,7 +33,7 @@ def meant(unit: str, value: float, low: float, high: float) -> str:
     fitting = [
         (value * factor, other) for other, factor in MISTAKEN.get(unit, ()) if low <= value * factor <= high
     ]
-    if unit == "GB/s" and value <= CHANNEL_GBPS * high:
+    if unit == "GB/s" and value > high and low <= value / _channels(value) <= high:
         fitting.append((value / _channels(value), f"GB/s over {_channels(value)} channels"))
     if not fitting:
         return ""

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -143,15 +142,6 @@ def test_a_damaged_run_is_refused(dse: Dse, ran: Path, name: str) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     one_line(dse("report", RUN, "-o", "a.html", "--no-validation", cwd=ran), name)
     assert not (ran / "a.html").exists()
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written(dse: Dse, ran: Path) -> None:
-    (ran / "locked").mkdir(mode=0o500)
-    one_line(
-        dse("report", RUN, "-o", "locked/a.html", "--no-validation", cwd=ran),
-        "locked/a.html: cannot be written",
-    )
 
 
 def test_a_study_has_a_page(dse: Dse, ran: Path) -> None:

@@ -1,0 +1,418 @@
+"""Faults that are really brought about: whatever happens to a sweep, what was finished stays, and it goes on.
+
+Every fault ends with the same check: typed again, the command gives the very front of a sweep that nothing happened to.
+`DSE_FAULTS=20 DSE_FAULTS_REPORT=faults.json pytest tests/abuse/test_faults.py` repeats each 20 times.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cli.synthetic import synthetic_profile
+
+from dse.outputs import LOCK
+from dse.profiles.store import write_profile
+
+TIMES = int(os.environ.get("DSE_FAULTS", "1"))
+DRIVER = Path(__file__).with_name("driver.py")
+REPO = DRIVER.parents[2]
+PIECES = ".pieces"
+DONE: Counter[str] = Counter()
+
+SPACE = """\
+schema = 1
+
+[workload]
+profile = "tiny.npz"
+context = 1024
+
+[algorithms.token-picker]
+threshold = [1e-4, 1e-3, 1e-2]
+chunks = ["4+4+4", "6+6"]
+
+[algorithms.spatten]
+keep = [0.3, 0.5, 0.9]
+
+[hardware]
+base = "topick-gqa"
+lanes = [8, 16, 24, 48]
+dram_channels = [2, 4, 8]
+multipliers = [16, 32, 64]
+
+[objectives]
+maximize = ["speedup"]
+minimize = ["nll_increase", "energy_j"]
+"""
+
+
+@dataclass
+class Ended:
+    code: int
+    stdout: str
+    stderr: str
+
+
+@dataclass
+class Lab:
+    """A folder with a space and its profile, and the front that the space has."""
+
+    home: Path
+    front: bytes
+
+    def command(self, out: str, *more: str, pace: float = 0.03) -> list[str]:
+        return [sys.executable, str(DRIVER), str(pace), "sweep", "space.toml", "-o", out, *more]
+
+    def start(self, out: str, *more: str, pace: float = 0.03, **options: object) -> subprocess.Popen[str]:
+        """A sweep in a session of its own, so that its group can be asked for what is left of it."""
+        return subprocess.Popen(
+            self.command(out, *more, pace=pace), cwd=self.home, env=environment(), text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,  # type: ignore[call-overload]
+        )  # fmt: skip
+
+    def run(self, out: str, *more: str, **options: object) -> Ended:
+        return end(self.start(out, *more, pace=0.0, **options))
+
+    def pieces(self, out: str) -> set[str]:
+        return {p.name for p in (self.home / out / PIECES).glob("*.npz")}
+
+    def underway(self, process: subprocess.Popen[str], out: str, least: int = 2) -> None:
+        """Wait until some pieces are done, and a little longer."""
+        least += len(self.pieces(out))
+        wait(lambda: process.poll() is not None or len(self.pieces(out)) >= least)
+        time.sleep(random.random() * 0.1)
+
+    def goes_on(self, out: str, *more: str) -> str:
+        """The command typed again gives the front of an undisturbed sweep and leaves nothing else; what it remarked."""
+        again = self.run(out, *more)
+        assert again.code == 0, again
+        assert (self.home / out / "front.csv").read_bytes() == self.front
+        assert sorted(p.name for p in (self.home / out).iterdir()) == [
+            "front.csv",
+            "front.png",
+            "run.json",
+            "space.toml",
+        ]
+        return again.stderr
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def end(process: subprocess.Popen[str]) -> Ended:
+    try:
+        out, err = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return Ended(process.returncode, out, err)
+
+
+def wait(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+
+
+def members(group: int) -> list[int]:
+    """Living processes of a process group; a session's first process names it."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group and fields[0] not in "ZX":
+            found.append(int(entry.parent.name))
+    return found
+
+
+def one_line(ended: Ended, code: int) -> str:
+    assert ended.code == code, ended
+    lines = ended.stderr.splitlines()
+    assert len(lines) == 1, ended
+    assert lines[0].startswith("error: "), ended
+    return lines[0]
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("needs /proc")
+    home = tmp_path_factory.mktemp("lab")
+    write_profile(home / "tiny.npz", synthetic_profile())
+    (home / "space.toml").write_text(SPACE, encoding="utf-8")
+    made = Lab(home, b"")
+    assert made.run("whole").code == 0
+    made.front = (home / "whole" / "front.csv").read_bytes()
+    yield made
+    report = os.environ.get("DSE_FAULTS_REPORT")
+    if report:
+        Path(report).write_text(json.dumps(DONE, indent=2) + "\n", encoding="utf-8")
+
+
+@pytest.fixture
+def out(lab: Lab) -> Iterator[str]:
+    yield "run"
+    shutil.rmtree(lab.home / "run", ignore_errors=True)
+
+
+def again(test: Callable[..., None]) -> Callable[..., None]:
+    return pytest.mark.parametrize("repeat", range(TIMES), ids=str)(test)
+
+
+@again
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"])
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_killed_at_a_random_moment(lab: Lab, out: str, name: str, jobs: str, repeat: int) -> None:
+    process = lab.start(out, "--jobs", jobs)
+    lab.underway(process, out)
+    done = lab.pieces(out)
+    number = getattr(signal, name)
+    if name == "SIGINT":
+        os.killpg(process.pid, number)  # a terminal sends it to all
+    else:
+        process.send_signal(number)
+    ended = end(process)
+    assert lab.pieces(out) >= done
+    if name == "SIGKILL":
+        assert ended.code == -number
+    else:
+        assert ended.code == 130
+        # A worker that is still starting when Ctrl-C reaches all of them may say so too.
+        assert (
+            ended.stderr.splitlines()[-1] == f"error: {'interrupted' if name == 'SIGINT' else 'terminated'}"
+        )
+        assert len(ended.stderr.splitlines()) == 1 or (name == "SIGINT" and "Traceback" not in ended.stderr)
+        assert not (lab.home / out / LOCK).exists()
+    wait(lambda: not members(process.pid), 10)  # no worker is left behind
+    remarks = lab.goes_on(out)
+    assert ("ended without finishing" in remarks) == (name == "SIGKILL")
+    DONE[f"{name}, {jobs} process{'' if jobs == '1' else 'es'}"] += 1
+
+
+@again
+def test_killed_before_it_had_begun(lab: Lab, out: str, repeat: int) -> None:
+    for name in ("SIGTERM", "SIGINT", "SIGKILL"):
+        process = lab.start(out)
+        time.sleep(random.random() * 1.5)
+        process.send_signal(getattr(signal, name))
+        ended = end(process)
+        assert ended.code in (130, -getattr(signal, name), 0), ended
+        DONE[f"{name} while starting"] += 1
+    lab.goes_on(out)
+
+
+@again
+def test_a_killed_worker(lab: Lab, out: str, repeat: int) -> None:
+    process = lab.start(out, "--jobs", "2")
+    lab.underway(process, out)
+    workers = [p for p in members(process.pid) if b"popen_loky" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    done = lab.pieces(out)
+    os.kill(random.choice(workers), signal.SIGKILL)
+    ended = end(process)
+    if ended.code:  # else it had just done its last piece
+        assert "worker" in one_line(ended, 1)
+        assert lab.pieces(out) >= done
+    wait(lambda: not members(process.pid), 10)
+    lab.goes_on(out)
+    DONE["a worker killed"] += 1
+
+
+@again
+def test_a_sleeping_laptop(lab: Lab, out: str, repeat: int) -> None:
+    process = lab.start(out, "--jobs", "2")
+    lab.underway(process, out)
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        os.killpg(process.pid, number)
+        time.sleep(1.0)
+    assert end(process).code == 0
+    lab.goes_on(out)
+    DONE["stopped and woken"] += 1
+
+
+@again
+def test_a_clock_that_jumps(lab: Lab, out: str, repeat: int) -> None:
+    process = lab.start(out, pace=-0.03)
+    lab.underway(process, out)
+    for path in [*(lab.home / out).rglob("*"), lab.home / "tiny.npz"]:
+        os.utime(path, random.choice([(0, 0), (2**32, 2**32)]))
+    process.send_signal(signal.SIGKILL)
+    end(process)
+    lab.goes_on(out)
+    DONE["clock and file times jump"] += 1
+
+
+@again
+def test_two_writers(lab: Lab, out: str, repeat: int) -> None:
+    first = lab.start(out)
+    wait(lambda: (lab.home / out / LOCK).is_file() or first.poll() is not None)
+    wait(lambda: first.poll() is not None or (lab.home / out / LOCK).read_text() != "")
+    line = one_line(lab.run(out), 2)
+    assert f"is being written by process {first.pid} on {os.uname().nodename} since 2" in line
+    assert end(first).code == 0
+    lab.goes_on(out)
+    # At the same moment, one of them wins, and what is there is whole.
+    shutil.rmtree(lab.home / out)
+    ended = [end(process) for process in [lab.start(out) for _ in range(3)]]
+    assert [e.code for e in ended].count(0) >= 1, ended
+    for loser in (e for e in ended if e.code):
+        assert "is being written by process" in one_line(loser, 2)
+    lab.goes_on(out)
+    DONE["two and three writers"] += 1
+
+
+@again
+def test_a_folder_that_vanishes(lab: Lab, out: str, repeat: int) -> None:
+    process = lab.start(out)
+    lab.underway(process, out)
+    (lab.home / out).rename(lab.home / "elsewhere")
+    ended = end(process)
+    shutil.rmtree(lab.home / "elsewhere")
+    if ended.code:
+        assert out in one_line(ended, 2)
+    lab.goes_on(out)
+    DONE["run directory taken away"] += 1
+
+
+@pytest.fixture
+def small_disk(lab: Lab) -> Iterator[Path]:
+    place = lab.home / "disk"
+    place.mkdir(exist_ok=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(place)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@again
+def test_a_full_disk(lab: Lab, small_disk: Path, repeat: int) -> None:
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * random.randrange(150_000, 250_000))
+    ended = lab.run("disk/run")
+    if ended.code == 0:
+        assert (small_disk / "run" / "run.json").is_file()
+    else:
+        assert "no space left" in ended.stderr.lower()
+        assert len([line for line in ended.stderr.splitlines() if line.startswith("error: ")]) == 1
+        assert "Traceback" not in ended.stderr
+    assert not list(small_disk.rglob("*.tmp"))
+    ballast.unlink()
+    assert lab.run("disk/run").code == 0
+    assert (small_disk / "run" / "front.csv").read_bytes() == lab.front
+    # A complete run outlives one that is to replace it.
+    before = {p.name: p.read_bytes() for p in (small_disk / "run").iterdir()}
+    free = shutil.disk_usage(small_disk).free
+    ballast.write_bytes(b"x" * max(0, free - 8192))
+    ended = lab.run("disk/run", "--fresh")
+    if ended.code:
+        assert {p.name: p.read_bytes() for p in (small_disk / "run").iterdir() if p.name in before} == before
+    DONE["disk full"] += 1
+
+
+def test_output_that_goes_nowhere(lab: Lab) -> None:
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "dse.cli", "front", "whole", "--json"], cwd=lab.home, stdout=full, text=True,
+            stderr=subprocess.PIPE, env=environment(), check=False,
+        )  # fmt: skip
+    assert one_line(Ended(process.returncode, "", process.stderr), 1).endswith("no space left on device")
+
+
+MORTAL = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+"""Takes from root what lets it pass by permissions."""
+
+
+@again
+def test_without_permission(lab: Lab, out: str, repeat: int) -> None:
+    prefix = MORTAL if os.geteuid() == 0 else ()
+    if prefix and not shutil.which("setpriv"):
+        pytest.skip("needs setpriv")
+
+    def run(*more: str) -> Ended:
+        command = [*prefix, *lab.command(out, *more, pace=0.0)]
+        done = subprocess.run(
+            command, cwd=lab.home, capture_output=True, text=True, env=environment(), check=False
+        )
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    lab.home.chmod(0o555)
+    try:
+        assert "is not writable" in one_line(run(), 2)
+    finally:
+        lab.home.chmod(0o755)
+    lab.goes_on(out)
+    (lab.home / out).chmod(0o555)
+    try:
+        assert "is not writable" in one_line(run("--fresh"), 2)
+    finally:
+        (lab.home / out).chmod(0o755)
+    lab.goes_on(out)
+    DONE["no permission"] += 1
+
+
+@again
+def test_a_read_only_disk(lab: Lab, small_disk: Path, repeat: int) -> None:
+    assert lab.run("disk/run").code == 0
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert "not writable" in one_line(lab.run("disk/other"), 2)
+    assert "not writable" in one_line(lab.run("disk/run", "--fresh"), 2)
+    assert (small_disk / "run" / "front.csv").read_bytes() == lab.front
+    DONE["disk read-only"] += 1
+
+
+@again
+def test_damaged_files(lab: Lab, out: str, repeat: int) -> None:
+    """A finished run one of whose files lost its end or has bits flipped is noticed and made again."""
+    lab.goes_on(out)
+    for name in ("front.csv", "run.json"):
+        path = lab.home / out / name
+        content = bytearray(path.read_bytes())
+        if random.random() < 0.5:
+            del content[random.randrange(len(content) - 2) :]
+        else:
+            for _ in range(20):
+                content[random.randrange(len(content))] ^= 1 << 7  # no text any more
+        path.write_bytes(content)
+        shown = subprocess.run(
+            [sys.executable, "-m", "dse.cli", "front", out], cwd=lab.home, capture_output=True, text=True,
+            env=environment(), check=False,
+        )  # fmt: skip
+        assert name in one_line(Ended(shown.returncode, shown.stdout, shown.stderr), 2)
+        lab.goes_on(out)
+        DONE[f"{name} damaged"] += 1
+
+
+@again
+def test_damaged_pieces(lab: Lab, out: str, repeat: int) -> None:
+    process = lab.start(out)
+    lab.underway(process, out, 6)
+    process.kill()
+    end(process)
+    for path in (lab.home / out / PIECES).glob("*.npz"):
+        content = bytearray(path.read_bytes())
+        if random.random() < 0.3:
+            del content[random.randrange(len(content)) :]
+        else:
+            content[random.randrange(len(content))] ^= 1 << random.randrange(8)
+        path.write_bytes(content)
+        DONE["pieces damaged"] += 1
+    lab.goes_on(out)
