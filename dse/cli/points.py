@@ -255,8 +255,8 @@ def _point(
 ) -> Point:
     from dse.hardware.parameters import check_design
     from dse.profiles.lookup import select
-    from dse.space.workload import read_workload
     from dse.space.source import Place
+    from dse.space.workload import read_workload
 
     workload = read_workload({"workload": space.workload.plain() | given.workload}, Place("--set"))
     space = replace(space, workload=workload)

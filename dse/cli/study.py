@@ -145,7 +145,7 @@ def command(
                 ("--trials", trials, 100),
                 ("--time", seconds, None),
                 ("--flat", flat, None),
-                ("--sampler", sampler, "tpe"),
+                ("--sampler", sampler, "local"),
                 ("--objective", objective, ""),
                 ("--study-name", name, ""),
                 ("--continuous", continuous, False),

@@ -12,6 +12,7 @@ from dse.cost.price import BOUNDS
 from dse.errors import BadInput, nearest
 from dse.hardware.parameters import PARAMETERS, check_value
 from dse.profiles.lookup import resolve
+from dse.search.fill import with_memory
 from dse.search.shards import Grid, breaks
 from dse.space.definition import Space
 from dse.space.names import METRICS
@@ -35,7 +36,7 @@ class Evaluator:
     """
 
     def __init__(self, space: Space, pricer: Pricer | None = None) -> None:
-        from dse.search.sweep import _Run, with_memory
+        from dse.search.sweep import _Run
 
         self.space, self.limits = space, with_memory(space.constraints)
         self._run = _Run(space, pricer, 1, "loky", None, False, None)

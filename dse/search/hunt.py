@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -18,9 +17,11 @@ from numpy.typing import NDArray
 from dse.profiles.profile import ACCURACY_COLUMN
 from dse.search.aim import RATIOS, Aim, Cost, Follow, Limit
 from dse.search.aim import can_hunt as can_hunt
+from dse.search.flight import Flight, costs_of, masked
 from dse.search.front import nondominated, one_per_vector, settled
 from dse.search.metrics import Meter
-from dse.search.plane import SLACK, Plane
+from dse.search.plane import Plane
+from dse.search.priced import SLACK
 from dse.search.shards import Chunk, Found, Goal, Identity, breaks, merge
 from dse.search.skyline import ROOM, Skyline
 from dse.search.terms import Terms, terms
@@ -47,20 +48,6 @@ CANDIDATES: Final = 20_000
 DOMINATED: Final = "dominated"
 
 
-@dataclass(frozen=True)
-class Flight:
-    """Evaluated points of tiles at one number of heads in flight.
-
-    Attributes:
-        number: its number. values: raw values of each cost, [tiles, memory, compute]; the first is infinite
-            outside the constraints. fits: which satisfy them, None where there are none.
-    """
-
-    number: int
-    values: Sequence[FloatArray]
-    fits: NDArray[np.bool_] | None
-
-
 class Hunter:
     """Settings of one chunk on some outer combinations.
 
@@ -82,6 +69,7 @@ class Hunter:
         self.found = Found.nothing(len(goal.objectives))
         self.known = self.found.costs if known is None else known
         self.candidates: list[tuple[NDArray[Any], ...]] = []
+        self.doubts: list[tuple[IntArray, IntArray, IntArray, IntArray, list[NDArray[np.bool_]]]] = []
 
     def terms(self, settings: IntArray) -> Terms:
         grid = self.chunk.grid
@@ -231,7 +219,7 @@ class Hunter:
             for i, cost in enumerate(aim.costs):
                 value = raw[cost.follow.raw]
                 if ok is not None and i == 0:  # one infinite cost is enough to rule a point out
-                    value = _masked(value, ok, cost.least_raw)
+                    value = masked(value, ok, cost.least_raw)
                 value = np.broadcast_to(value, shape)
                 values.append(value)
                 edge = value.min(axis=1) if cost.least_raw else value.max(axis=1)
@@ -241,8 +229,8 @@ class Hunter:
                     (np.minimum if cost.least_raw else np.maximum)(edges[i], edge, out=edges[i])
             flights.append(Flight(flight, values, ok))
         points = each * len(terms.flights)
-        self.found.evaluated += points
-        self.found.infeasible += points - fits
+        self.found.evaluated += points * terms.copies
+        self.found.infeasible += (points - fits) * terms.copies
         if fits:
             self._collect(plane, aim, tiles, skyline, flights, edges)
 
@@ -259,7 +247,7 @@ class Hunter:
             good = limit.holds(values, SLACK)
             sure = limit.holds(values, -SLACK)
             some = int(np.count_nonzero(good))
-            self._break(limit.follow.name, each - some * (each // good.size))
+            self._break(limit.follow.name, (each - some * (each // good.size)) * plane.terms.copies)
             if some != np.count_nonzero(sure):
                 near = good & ~sure
                 doubt = near if doubt is None else doubt | near
@@ -271,15 +259,34 @@ class Hunter:
             ok = np.asarray(ok & good)
         if doubt is None:
             return ok
-        tile, memory, compute = np.nonzero(np.broadcast_to(doubt, shape))
-        exact = self._at(plane, aim, tiles[tile], memory, compute, np.full(len(tile), flight))
-        ok = np.broadcast_to(ok, shape).copy()
-        for limit, good in zip(aim.limits, loose, strict=True):
-            holds = limit.holds(exact[limit.follow.raw])
-            seemed = np.broadcast_to(good, shape)[tile, memory, compute]
-            self._break(limit.follow.name, int(np.count_nonzero(seemed & ~holds)))
-            ok[tile, memory, compute] &= holds
+        rows = np.flatnonzero(np.broadcast_to(doubt, shape))
+        if len(rows):
+            tile, memory, compute = np.unravel_index(rows, shape)
+            seemed = [np.broadcast_to(good, shape).reshape(-1)[rows] for good in loose]
+            self.doubts.append((tiles[tile], memory, compute, np.full(len(rows), flight), seemed))
+            ok = np.asarray(ok & ~doubt)
         return ok
+
+    def _settle(self, plane: Plane, aim: Aim) -> None:
+        """Price what single precision could not tell from the limits: it joins the candidates, or breaks one.
+
+        Until then such points count as infeasible.
+        """
+        if not self.doubts:
+            return
+        tile, memory, compute, flight = (np.concatenate([d[i] for d in self.doubts]) for i in range(4))
+        seemed = [np.concatenate(each) for each in zip(*(d[4] for d in self.doubts), strict=True)]
+        self.doubts.clear()
+        exact = self._at(plane, aim, tile, memory, compute, flight)
+        fits = np.ones(len(tile), dtype=bool)
+        for limit, good in zip(aim.limits, seemed, strict=True):
+            holds = limit.holds(exact[limit.follow.raw])
+            self._break(limit.follow.name, int(np.count_nonzero(good & ~holds)) * plane.terms.copies)
+            fits &= holds
+        self.found.infeasible -= int(np.count_nonzero(fits)) * plane.terms.copies
+        values = [costs_of(cost, exact[cost.follow.raw])[fits] for cost in aim.costs]
+        columns = np.stack(values, axis=1) if values else np.empty((int(fits.sum()), 0))
+        self.candidates.append((tile[fits], memory[fits], compute[fits], flight[fits], columns))
 
     def _collect(
         self,
@@ -297,10 +304,10 @@ class Hunter:
             groups, columns = [], []
             for cost, edge in zip(aim.costs, edges, strict=True):
                 reduce = np.minimum.reduceat if cost.least_raw else np.maximum.reduceat
-                groups.append(_costs(cost, reduce(edge, starts, axis=1)))
+                groups.append(costs_of(cost, reduce(edge, starts, axis=1)))
             stay = np.repeat(~skyline.rules_out(groups, SLACK), GROUP, axis=1)[:, : shape[2]]
             tile, compute = np.nonzero(stay)
-            columns = [_costs(cost, e[tile, compute]) for cost, e in zip(aim.costs, edges, strict=True)]
+            columns = [costs_of(cost, e[tile, compute]) for cost, e in zip(aim.costs, edges, strict=True)]
             stay = ~skyline.rules_out(columns, SLACK)
             tile, compute = tile[stay], compute[stay]
             if not len(tile):
@@ -309,7 +316,7 @@ class Hunter:
             tile, compute = (n.reshape(-1) for n in np.indices((shape[0], shape[2])))
         for flight in flights:
             costs = [
-                _costs(cost, each[tile, :, compute])
+                costs_of(cost, each[tile, :, compute])
                 for cost, each in zip(aim.costs, flight.values, strict=True)
             ]
             if costs:
@@ -328,6 +335,7 @@ class Hunter:
 
     def _join(self, plane: Plane, aim: Aim, skyline: Skyline) -> bool:
         """The candidates so far, exactly: joined to what was found. Whether that changed anything."""
+        self._settle(plane, aim)
         if not self.candidates:
             return False
         columns = [np.concatenate(each) for each in zip(*self.candidates, strict=True)]
@@ -340,7 +348,7 @@ class Hunter:
         tile, memory, compute, flight = columns[:4]
         goal = self.goal
         raw = self._at(plane, aim, tile, memory, compute, flight)
-        varying = [_costs(cost, raw[cost.follow.raw]) for cost in aim.costs]
+        varying = [costs_of(cost, raw[cost.follow.raw]) for cost in aim.costs]
         if varying:
             stay = ~skyline.rules_out(varying)
             tile, memory, compute, flight = (a[stay] for a in (tile, memory, compute, flight))
@@ -357,8 +365,10 @@ class Hunter:
         tile, memory, compute, flight = (a[good] for a in (tile, memory, compute, flight))
         costs = costs[good]
         design = plane.designs(tile, memory, compute, flight)
+        copies = design.shape[1]
+        design, costs = design.reshape(-1), np.repeat(costs, copies, axis=0)
         setting = np.full(len(design), self.chunk.first + aim.setting)
-        area, energy = settled(raw["area_mm2"][good]), settled(raw["energy_j"][good])
+        area, energy = (np.repeat(settled(raw[n][good]), copies) for n in ("area_mm2", "energy_j"))
         kept, count = one_per_vector(
             costs,
             (area, energy),
@@ -387,18 +397,3 @@ class Hunter:
             for name, values in priced.metrics(aim.raw, number, heads).items():
                 found[name][here] = np.broadcast_to(values, (len(here), 1, 1))[:, 0, 0]
         return found
-
-
-def _masked(values: FloatArray, ok: NDArray[np.bool_], least: bool) -> FloatArray:
-    """Values where `ok`, infinitely bad ones elsewhere."""
-    if not least or not values.min() > 0:
-        return np.where(ok, values, values.dtype.type(math.inf if least else -math.inf))
-    with np.errstate(divide="ignore", invalid="ignore"):  # several times as fast as `where`
-        return np.asarray(values / ok.view(np.uint8).astype(values.dtype))
-
-
-def _costs(cost: Cost, raw: FloatArray) -> FloatArray:
-    """Costs of raw values; infinite for points that were masked out."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        values = cost.of(raw)
-    return np.where(np.isfinite(raw), values, math.inf)

@@ -18,8 +18,8 @@ from dse.search.aim import Follow
 from dse.search.hunt import PLANE_CELLS, Hunter
 from dse.search.metrics import Meter
 from dse.search.plane import Plane
-from dse.search.shards import Chunk, Goal, Identity, breaks
-from dse.space.definition import Limits
+from dse.search.shards import Chunk, Found, Goal, Identity, breaks
+from dse.space.definition import Limits, Space
 
 FloatArray = NDArray[np.float64]
 Closest = tuple[float, dict[str, float]]
@@ -111,3 +111,24 @@ def _tile(plane: Plane, tile: int, follows: Mapping[str, Follow], limits: Mappin
         if float(total[at]) < best[0]:
             best = float(total[at]), {n: float(v[at]) for n, v in values.items()}
     return best
+
+
+def nothing_fits(space: Space, limits: Mapping[str, Limits], found: Mapping[str, Found], total: int) -> str:
+    """The message of a sweep in which no point satisfies the constraints: what breaks them, and the closest point."""
+    broken: dict[str, int] = {}
+    for f in found.values():
+        for name, count in f.broken.items():
+            broken[name] = broken.get(name, 0) + count
+    counts = ", ".join(f"{name} by {count}" for name, count in sorted(broken.items(), key=lambda x: -x[1]))
+    algorithm, nearest_one = min(found.items(), key=lambda x: x[1].closest[0])
+    excess = "; ".join(_excess(n, v, limits[n]) for n, v in nearest_one.closest[1].items())
+    closest = f"; the closest point ({algorithm}) has {excess}" if excess else ""
+    return f"space {space.name!r}: none of {total} points satisfies the constraints: {counts} points{closest}"
+
+
+def _excess(name: str, value: float, limits: Limits) -> str:
+    if limits.high is not None and value > limits.high:
+        return f"{name} = {value:.4g}, {value - limits.high:.3g} above max {limits.high:g}"
+    if limits.low is not None and value < limits.low:
+        return f"{name} = {value:.4g}, {limits.low - value:.3g} below min {limits.low:g}"
+    return f"{name} not defined"

@@ -1,20 +1,22 @@
 """Planes: all designs of one setting that share their outer axes, cut into tiles and priced from `Terms`.
 
-A plane is memory combinations x compute combinations x heads in flight. Both sides are cut into cells of a few
+A plane is memory combinations x compute combinations x heads in flight, each point of it standing for one point
+per combination of the inert axes. Both sides are cut into cells of a few
 neighbours; a *tile* is a cell of one side with a cell of the other, at every number of heads in flight. The
 least and greatest entries of the cells bound all metrics of a tile's points, at the cost of pricing one point.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dse.search.priced import Loose, Priced, Sides
 from dse.search.terms import PHASES, Terms
 
 FloatArray = NDArray[np.float64]
@@ -33,9 +35,6 @@ COMPUTE_CELL: Final = 64
 WHOLE_CELL: Final = 2048
 """Most compute combinations in a cell where every point is evaluated and nothing is bounded."""
 
-SLACK: Final = 1e-5
-"""Relative; far more than single precision loses on the some forty additions, products and maxima of a metric."""
-
 _NEEDS: Mapping[str, tuple[str, ...]] = {
     "latency_s": ("time",), "attention_s": ("time",), "rest_s": ("rest",), "model_s": ("time", "rest"),
     "attention_share": ("time", "rest"), "energy_j": ("time", "joule", "watt"), "area_mm2": ("mm2",),
@@ -47,180 +46,6 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
 def cell_size(length: int, most: int) -> int:
     """The largest divisor of `length` that is at most `most`."""
     return next(size for size in range(min(length, most), 0, -1) if length % size == 0)
-
-
-@dataclass(frozen=True)
-class Sides:
-    """Tables of some tiles, [K or heads, tiles..., memory, 1] and [K or heads, tiles..., 1, compute].
-
-    A role whose tables are all zero is left out.
-    """
-
-    memory: Mapping[str, FloatArray]
-    compute: Mapping[str, FloatArray]
-
-    def _both(self, role: str) -> list[FloatArray]:
-        return [tables[role] for tables in (self.memory, self.compute) if role in tables]
-
-    def total(self, role: str) -> FloatArray | float:
-        """Both sides added."""
-        picked = self._both(role)
-        return picked[0] + picked[1] if len(picked) == 2 else (picked[0] if picked else 0.0)
-
-    def longest(self, role: str) -> FloatArray | float:
-        """The longer of both sides."""
-        picked = self._both(role)
-        return np.maximum(*picked) if len(picked) == 2 else (picked[0] if picked else 0.0)
-
-    def of_class(self, role: str, number: int) -> list[FloatArray]:
-        """The tables of one load class, [tiles..., memory, 1] and [tiles..., 1, compute], where there are any."""
-        return [table[number if len(table) > 1 else 0] for table in self._both(role)]
-
-    def at(self, role: str, flight: int) -> FloatArray | float:
-        """Both sides added, for one number of heads in flight; [tiles..., memory, compute]."""
-        picked = [table[flight if len(table) > 1 else 0] for table in self._both(role)]
-        return picked[0] + picked[1] if len(picked) == 2 else (picked[0] if picked else 0.0)
-
-
-class Priced:
-    """Metrics of tiles, one number of heads in flight at a time; what does not depend on it is kept."""
-
-    def __init__(self, sides: Sides, terms: Terms, roles: Collection[str]) -> None:
-        self.sides, self.terms = sides, terms
-        self.waits: FloatArray | None = None
-        if "time" in roles:
-            alone = sides.total("series")
-            for phase in PHASES:
-                alone = alone + sides.longest(phase)
-            if "beside" in sides.memory or "beside" in sides.compute:
-                alone = np.maximum(alone, sides.longest("beside"))
-            works = np.asarray(sides.longest("busy"))
-            further = 1.0 - 1.0 / terms.tasks
-            alone = np.asarray(alone)
-            self.once = np.asarray(_classes(alone) / terms.tasks)
-            self.waits, self.works = alone * further, works * further
-        self.rest: FloatArray | float = 0.0
-        if "rest" in roles or (terms.whole and "time" in roles):
-            self.rest = np.asarray(sides.longest("rest"))[0]
-        self.fixed = _first(sides.total("joule")) if "joule" in roles else 0.0
-        self.chip = _first(sides.total("chip_joule")) if "chip_joule" in roles else 0.0
-        self.bytes = _first(sides.total("byte")) if "byte" in roles else 0.0
-
-    def attention_s(self, heads: float) -> FloatArray:
-        """Seconds of attention in one step: `dse.cost.price.latency`."""
-        assert self.waits is not None
-        periods = self.waits * (1.0 / heads)
-        np.maximum(periods, self.works, out=periods)
-        seconds: FloatArray = periods[0]
-        for each in periods[1:]:
-            seconds += each
-        seconds += self.once
-        return seconds
-
-    def metrics(self, names: Collection[str], flight: int, heads: float) -> dict[str, FloatArray]:
-        """Raw metrics at one number of heads in flight, each [tiles..., memory, compute] or broadcastable."""
-        found: dict[str, FloatArray] = {}
-        attention = latency = np.zeros(())
-        if self.waits is not None:
-            attention = self.attention_s(heads)
-            latency = attention + self.rest if self.terms.whole else attention
-        energy: FloatArray | None = None
-        for name in names:
-            if name == "latency_s":
-                value: FloatArray | float = latency
-            elif name == "attention_s":
-                value = attention
-            elif name == "rest_s":
-                value = self.rest
-            elif name == "model_s":
-                value = attention + self.rest
-            elif name == "attention_share":
-                value = attention / (attention + self.rest)
-            elif name == "area_mm2":
-                value = self.sides.at("mm2", flight)
-            elif name == "dram_bytes":
-                value = self.bytes
-            elif name == "power_chip_w":
-                value = self.chip / latency + self.sides.at("chip_watt", flight)
-            else:
-                if energy is None:
-                    energy = np.asarray(self.sides.at("watt", flight) * latency + self.fixed)
-                value = energy if name == "energy_j" else energy / latency
-            found[name] = np.asarray(value)
-        return found
-
-
-class Loose(Priced):
-    """The same, in single precision where it will do, load class by load class, so that its few arrays stay in a core's cache.
-
-    Its times are already those of all tasks but the first, see `Plane.loose`.
-    """
-
-    def __init__(self, sides: Sides, terms: Terms, roles: Collection[str]) -> None:
-        super().__init__(sides, terms, {*roles} - {"time"})
-        if "time" not in roles:
-            return
-        times = ("series", *PHASES)
-        classes = max((len(t) for r in (*times, "beside", "busy") for t in sides._both(r)), default=1)
-        self.alone: list[FloatArray] = []
-        self.busy: list[FloatArray] = []
-        for k in range(classes):
-            phases = [_longest(sides.of_class(role, k)) for role in PHASES]
-            alone = _total([*sides.of_class("series", k), *(p for p in phases if p is not None)])
-            beside = _longest(sides.of_class("beside", k))
-            self.alone.append(alone if beside is None else np.maximum(alone, beside))
-            busy = _longest(sides.of_class("busy", k))
-            self.busy.append(np.zeros_like(self.alone[-1][:1, :1, :1]) if busy is None else busy)
-        self.waits = self.alone[0]
-        together = _total(self.alone)
-        # A layer of a single task has no further ones: its time is all there is.
-        self.lone = terms.tasks <= 1.0
-        self.first = together if self.lone else together * (1.0 / (terms.tasks - 1.0))
-
-    def attention_s(self, heads: float) -> FloatArray:
-        if self.lone:
-            return self.first
-        seconds, share = self.first, 1.0 / heads
-        shape = np.broadcast_shapes(*(a.shape for a in (*self.alone, *self.busy)))
-        spare, total = (np.empty(shape, dtype=seconds.dtype) for _ in range(2))
-        for alone, busy in zip(self.alone, self.busy, strict=True):
-            if heads == 1.0:
-                np.maximum(alone, busy, out=spare)
-            else:
-                np.multiply(alone, share, out=spare)
-                np.maximum(spare, busy, out=spare)
-            seconds = np.add(seconds, spare, out=total)
-        return seconds
-
-
-def _longest(parts: Sequence[FloatArray]) -> FloatArray | None:
-    """The longer of both sides; None where there is none."""
-    return np.maximum(*parts) if len(parts) == 2 else (parts[0] if parts else None)
-
-
-def _total(parts: Sequence[FloatArray]) -> FloatArray:
-    """The sum, small arrays first so that few additions have the full shape."""
-    parts = sorted(parts, key=lambda a: a.size)
-    result: FloatArray = parts[0] if parts else np.zeros((1, 1, 1), dtype=np.float32)
-    for number, part in enumerate(parts[1:]):
-        if number and result.shape == np.broadcast_shapes(result.shape, part.shape):
-            np.add(result, part, out=result)
-        else:
-            result = result + part
-    return result
-
-
-def _classes(values: FloatArray) -> FloatArray:
-    """Sum over the load classes, in their order."""
-    total: FloatArray = values[0].copy()
-    for each in values[1:]:
-        total += each
-    return total
-
-
-def _first(values: FloatArray | float) -> FloatArray | float:
-    """Without the axis of load classes and that of heads, which such tables do not have."""
-    return values if isinstance(values, float) else values[0]
 
 
 class Plane:
@@ -263,7 +88,7 @@ class Plane:
 
     @property
     def points_per_tile(self) -> int:
-        return self.size[0] * self.size[1] * len(self.terms.flights)
+        return self.size[0] * self.size[1] * len(self.terms.flights) * self.terms.copies
 
     @cached_property
     def _loose(self) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
@@ -289,6 +114,19 @@ class Plane:
             for t in tables.values()
         )
 
+    @cached_property
+    def phase(self) -> str | None:
+        """The phase that takes time, where it is the only one, nothing goes on beside it, and what comes in series
+        takes every point the same time."""
+        if self.terms.tasks <= 1.0 or "time" not in self.roles:
+            return None
+        both = [tables for tables in self._tables if tables]
+        phases = {role for role in PHASES for tables in both if role in tables}
+        series = [tables["series"] for tables in both if "series" in tables]
+        if len(phases) != 1 or any("beside" in tables for tables in both):
+            return None
+        return phases.pop() if all((t == t[:, :1, :1, :1]).all() for t in series) else None
+
     def loose(self, tiles: IntArray) -> Loose:
         """Prices of tiles to about `SLACK`, [tiles, memory, compute]."""
         outer, left, right = np.unravel_index(tiles, self.tiles)
@@ -300,7 +138,7 @@ class Plane:
             else:
                 picked = {role: table[:, outer, cells] for role, table in tables.items()}
             sides.append({role: _lifted(table, memory) for role, table in picked.items()})
-        return Loose(Sides(*sides), self.terms, self.roles)
+        return Loose(Sides(*sides), self.terms, self.roles, self.phase)
 
     def points(self, tiles: IntArray, memory: IntArray, compute: IntArray) -> Priced:
         """Exact prices of single points by tile and place within its cells, [points, 1, 1]."""
@@ -366,7 +204,7 @@ class Plane:
         }
 
     def designs(self, tile: IntArray, memory: IntArray, compute: IntArray, flight: IntArray) -> IntArray:
-        """Flat numbers (in the grid) of points by tile, place within its cells, and heads in flight."""
+        """Flat numbers (in the grid) of points by tile, place within its cells, and heads in flight: [n, copies]."""
         t = self.terms
         outer, left, right = np.unravel_index(tile, self.tiles)
         numbers = [np.zeros(len(tile), dtype=np.intp) for _ in t.shape]
@@ -380,7 +218,14 @@ class Plane:
                     numbers[axis] = number
         if t.heads is not None:
             numbers[t.heads] = flight
-        return np.ravel_multi_index(numbers, t.shape) if t.shape else np.zeros(len(tile), dtype=np.intp)
+        if not t.shape:
+            return np.zeros((len(tile), 1), dtype=np.intp)
+        first = np.ravel_multi_index(numbers, t.shape)
+        copies = np.zeros(1, dtype=np.intp)
+        for axis in t.inert:
+            step = math.prod(t.shape[axis + 1 :])
+            copies = (copies[:, None] + step * np.arange(t.shape[axis])).reshape(-1)
+        return np.asarray(first[:, None] + copies, dtype=np.intp)
 
 
 def _lengths(terms: Terms, axes: Sequence[int]) -> list[int]:

@@ -15,9 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dse.cost.ledger import Ledger
-from dse.cost.machine import machine
-from dse.cost.model import memory_fill, sequences
 from dse.cost.processor import price_processor
 from dse.cost.statistics import Statistics, statistics_from
 from dse.errors import DseError
@@ -27,11 +24,12 @@ from dse.profiles.schema import ACCURACY
 from dse.search.dense import DenseWidths
 from dse.search.engine import ENGINES as ENGINES
 from dse.search.engine import check_engine, compute
+from dse.search.fill import FILL, overfull, with_memory
 from dse.search.front import nondominated
 from dse.search.hunt import Hunter, can_hunt
 from dse.search.keep import Pieces, clear, code_digest
 from dse.search.metrics import BaselinePrice, BestDense, Meter, Pricer, Rows
-from dse.search.nearest import closest
+from dse.search.nearest import closest, nothing_fits
 from dse.search.report import describe as describe
 from dse.search.report import front_table, mean_context, summary, versions
 from dse.search.shards import (
@@ -40,12 +38,9 @@ from dse.search.shards import (
     Goal,
     Grid,
     Identity,
-    Ranges,
-    cut,
-    fastest_latencies,
     merge,
-    search,
 )
+from dse.search.tasks import Task, do, fastest_of, groups, latencies
 from dse.search.terms import Inseparable
 from dse.space import load_space
 from dse.space.definition import DENSE, SCHEMA, Limits, Space
@@ -56,11 +51,10 @@ if TYPE_CHECKING:
 CHUNK_SETTINGS = 256
 """Settings whose profile rows are in memory at once."""
 
-BLOCKS_PER_TASK = 8
 APART_POINTS = 1 << 22
 """From this size on a price is taken apart; below, starting to costs more than it saves."""
 
-TASK_POINTS = (1 << 24, 1 << 29)
+TASK_POINTS = (1 << 24, 1 << 31)
 """Least and most points of a task whose price is taken apart."""
 
 TASKS = 256
@@ -75,9 +69,6 @@ FIRST = np.zeros(1, dtype=np.intp)
 
 CLASSES = 4
 """Load classes of a price, see `dse.cost.statistics`."""
-
-FILL = "memory_fill"
-"""Bytes held over capacity: a batch that does not fit cannot run, whatever a space asks for."""
 
 Progress = Callable[[int, int], None]
 FloatArray = NDArray[np.float64]
@@ -145,7 +136,7 @@ def sweep(
             clear(keep)
         if run.apart:
             run.name_closest(found)
-        raise DseError(_nothing_fits(space, run.goal.constraints, found, total))
+        raise DseError(nothing_fits(space, run.goal.constraints, found, total))
     keep_global = _on_front(found)
     front = front_table(space, run.meter, run.chunks, found, keep_global, run.identity)
     seconds = time.perf_counter() - started
@@ -153,13 +144,6 @@ def sweep(
         space, found, front, seconds=seconds, seed=seed, command=command, baseline=run.meter.baseline
     )
     return SweepResult(space.without_profile(), front, info)
-
-
-def with_memory(constraints: Mapping[str, Limits]) -> dict[str, Limits]:
-    """The constraints, and that a batch fits in memory."""
-    own = constraints.get(FILL, Limits())
-    high = 1.0 if own.high is None else min(own.high, 1.0)
-    return {**constraints, FILL: Limits(own.low, high)}
 
 
 def _price() -> Pricer:
@@ -224,16 +208,9 @@ class _Run:
 
     def _overfull(self) -> bool:
         """Whether the batch of some point exceeds its memory, by the product's own price."""
-        if not self.product:
-            return False
-        workload = self.meter.workload
-        for chunk in itertools.chain(*self.chunks.values()):
-            designs = machine(chunk.grid.block(tuple((0, n) for n in chunk.grid.shape)), self.meter.overrides)
-            ledger = Ledger(chunk.rows.stats, designs.ndim, workload)
-            batch = sequences(ledger, designs, workload)
-            if (memory_fill(ledger, designs, workload, batch) > 1.0).any():
-                return True
-        return False
+        return self.product and any(
+            overfull(chunk, self.meter) for chunk in itertools.chain(*self.chunks.values())
+        )
 
     def _statistics(self, selection: Selection) -> Statistics:
         shape, grouped = self.space.profile.shape, self.space.workload.grouped
@@ -299,7 +276,7 @@ class _Run:
         kept = {n: piece for n, piece in pieces.load().items() if n < len(tasks)}
         todo = [(n, task) for n, task in enumerate(tasks) if n not in kept]
         done = 0
-        for number, part in itertools.chain(kept.items(), compute(_do, todo, self.jobs, self.engine)):
+        for number, part in itertools.chain(kept.items(), compute(do, todo, self.jobs, self.engine)):
             if number not in kept:
                 pieces.save(number, part)
             name = tasks[number].chunk.algorithm
@@ -339,7 +316,7 @@ class _Run:
         """A chunk in pieces."""
         meter, identity = self.meter, self.identity
         if not self.apart:
-            for blocks in _groups(chunk):
+            for blocks in groups(chunk):
                 yield Task(chunk, meter, goal, identity, blocks)
             return
         least, most = TASK_POINTS
@@ -368,13 +345,13 @@ class _Run:
         if self.apart and can_hunt(goal):
             goal = replace(goal, objectives={"latency_s": False, "nll_increase": False})
             tasks = self.tasks(goal, (DENSE,))
-            for number, part in compute(_do, list(enumerate(tasks)), self.jobs, self.engine):
-                for setting, value in _latencies(tasks[number], part):
+            for number, part in compute(do, list(enumerate(tasks)), self.jobs, self.engine):
+                for setting, value in latencies(tasks[number], part):
                     best[setting] = min(best.get(setting, math.inf), value)
             return best
-        blocks = [(chunk, group, self.meter, goal) for chunk in chunks for group in _groups(chunk)]
-        for _, latencies in compute(_fastest, list(enumerate(blocks)), self.jobs, self.engine):
-            for setting, value in latencies.items():
+        blocks = [(chunk, group, self.meter, goal) for chunk in chunks for group in groups(chunk)]
+        for _, found in compute(fastest_of, list(enumerate(blocks)), self.jobs, self.engine):
+            for setting, value in found.items():
                 best[setting] = min(best.get(setting, math.inf), value)
         return best
 
@@ -400,64 +377,6 @@ class _Run:
         }
 
 
-@dataclass(frozen=True)
-class Task:
-    """A piece of a sweep: settings of a chunk on some designs.
-
-    Attributes:
-        blocks: priced one after the other; None where the price is taken apart.
-        settings: rows of the chunk. part, parts: which part of the outer combinations.
-        known: costs that points of the algorithm are known to reach.
-    """
-
-    chunk: Chunk
-    meter: Meter
-    goal: Goal
-    identity: Identity
-    blocks: tuple[Ranges, ...] | None
-    settings: tuple[int, int] = (0, 0)
-    part: int = 0
-    parts: int = 1
-    known: FloatArray | None = None
-    skip: bool = True
-
-
-def _do(task: Task) -> Found:
-    """What the points of a task came to."""
-    chunk, meter, goal, identity = task.chunk, task.meter, task.goal, task.identity
-    if task.blocks is not None:
-        return search(chunk, task.blocks, meter, goal, identity)
-    first, last = task.settings
-    rows = np.arange(last - first)
-    part = replace(
-        chunk, first=chunk.first + first, knobs=chunk.knobs[first:last], rows=chunk.rows.take(rows + first)
-    )
-    hunter = Hunter(part, meter, goal, identity, task.known, task.skip)
-    return hunter.search(rows, task.part, task.parts)
-
-
-def _fastest(given: tuple[Chunk, tuple[Ranges, ...], Meter, Goal]) -> dict[int, float]:
-    return fastest_latencies(*given)
-
-
-def _latencies(task: Task, part: Found) -> list[tuple[int, float]]:
-    """Setting numbers and latencies (to the last bit, costs are rounded) of what a task found."""
-    chunk = task.chunk
-    if not len(part.setting):
-        return []
-    rows = chunk.rows.take(part.setting - chunk.first)
-    found = task.meter.measure(rows, chunk.grid.rows(part.design), ["latency_s"], 1)["latency_s"]
-    values = np.broadcast_to(found, part.setting.shape)
-    return list(zip(part.setting.tolist(), values.tolist(), strict=True))
-
-
-def _groups(chunk: Chunk) -> Iterator[tuple[Ranges, ...]]:
-    """The blocks of a chunk in groups that are worth sending to a worker."""
-    blocks = tuple(cut((len(chunk.knobs), *chunk.grid.shape)))
-    for start in range(0, len(blocks), BLOCKS_PER_TASK):
-        yield blocks[start : start + BLOCKS_PER_TASK]
-
-
 def _shared(space: Space) -> dict[str, Any]:
     workload = space.workload.plain()
     return {
@@ -472,23 +391,3 @@ def _on_front(found: Mapping[str, Found]) -> dict[str, NDArray[np.bool_]]:
     good = nondominated(np.concatenate([f.costs for f in found.values()]))
     ends = np.cumsum([len(f.costs) for f in found.values()])
     return dict(zip(found, np.split(good, ends[:-1]), strict=True))
-
-
-def _nothing_fits(space: Space, limits: Mapping[str, Limits], found: Mapping[str, Found], total: int) -> str:
-    broken: dict[str, int] = {}
-    for f in found.values():
-        for name, count in f.broken.items():
-            broken[name] = broken.get(name, 0) + count
-    counts = ", ".join(f"{name} by {count}" for name, count in sorted(broken.items(), key=lambda x: -x[1]))
-    algorithm, nearest_one = min(found.items(), key=lambda x: x[1].closest[0])
-    excess = "; ".join(_excess(n, v, limits[n]) for n, v in nearest_one.closest[1].items())
-    closest = f"; the closest point ({algorithm}) has {excess}" if excess else ""
-    return f"space {space.name!r}: none of {total} points satisfies the constraints: {counts} points{closest}"
-
-
-def _excess(name: str, value: float, limits: Limits) -> str:
-    if limits.high is not None and value > limits.high:
-        return f"{name} = {value:.4g}, {value - limits.high:.3g} above max {limits.high:g}"
-    if limits.low is not None and value < limits.low:
-        return f"{name} = {value:.4g}, {limits.low - value:.3g} below min {limits.low:g}"
-    return f"{name} not defined"

@@ -6,15 +6,16 @@ tables once for a whole grid of designs. A block of designs is then priced by co
 combining the least (or greatest) entries of the same slices: everything is a sum, a maximum or a product of
 numbers that are not negative, so a bound needs no assumption about which way an axis pulls.
 
-Axes fall into four groups. Heads in flight divide a task's time and nothing else. What depends on a memory
-axis (`M`) and what depends on a compute axis (`C`) meet only in sums and maxima; an axis that some single table
-shares with both sides is an outer one (`O`).
+Axes fall into groups. Heads in flight divide a task's time and nothing else. What depends on a memory axis (`M`)
+and what depends on a compute axis (`C`) meet only in sums and maxima; an axis that some single table shares with
+both sides is an outer one (`O`). An axis that no table depends on is *inert* for these settings (the comparators
+of an algorithm that selects nothing): its points are priced together and counted one by one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -68,7 +69,7 @@ class Terms:
     Attributes:
         shape: lengths of the swept axes. heads: the axis of heads in flight, None where it is not swept.
         flights: its values (one value where it is not swept).
-        outer, memory, compute: axes by group, in the grid's order.
+        outer, memory, compute, inert: axes by group, in the grid's order.
         tasks: tasks of a step, see `dse.cost.price`. batch: sequences.
         whole: whether the model around attention is part of the unit of work.
         tokens: tokens of a sequence a step is worth.
@@ -81,6 +82,7 @@ class Terms:
     outer: tuple[int, ...]
     memory: tuple[int, ...]
     compute: tuple[int, ...]
+    inert: tuple[int, ...]
     tasks: float
     batch: float
     whole: bool
@@ -89,6 +91,11 @@ class Terms:
     def length(self, axes: Sequence[int]) -> int:
         """Number of combinations of some axes."""
         return math.prod(self.shape[a] for a in axes)
+
+    @property
+    def copies(self) -> int:
+        """Points that every priced one stands for: combinations of the inert axes."""
+        return self.length(self.inert)
 
     def side(self, role: str, setting: int, outer: IntArray, memory: bool) -> FloatArray:
         """The tables of a role on one side, combined: [K, outer, side].
@@ -205,7 +212,7 @@ def terms(
     heads = swept.index(HEADS) if HEADS in swept else None
     if any(t.role not in FLIGHT_ROLES and heads in t.axes for t in found):
         raise Inseparable
-    outer, memory, compute = _groups(found, shape, swept, heads)
+    outer, memory, compute, inert = _groups(found, shape, swept, heads)
     return Terms(
         terms=tuple(found),
         shape=shape,
@@ -214,6 +221,7 @@ def terms(
         outer=outer,
         memory=memory,
         compute=compute,
+        inert=inert,
         tasks=float(np.asarray(p.tasks).reshape(-1)[0]),
         batch=float(np.asarray(p.batch).reshape(-1)[0]),
         whole=p.whole,
@@ -226,11 +234,13 @@ def _length(values: Any) -> int:
 
 
 def _groups(
-    found: Iterable[Term], shape: Sequence[int], swept: Sequence[str], heads: int | None
-) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Outer, memory and compute axes such that no table depends on both of the last two."""
-    memory = {i for i, name in enumerate(swept) if name in MEMORY}
-    compute = set(range(len(shape))) - memory - {heads}
+    found: Sequence[Term], shape: Sequence[int], swept: Sequence[str], heads: int | None
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Outer, memory, compute and inert axes such that no table depends on both memory and compute."""
+    used = frozenset().union(*(t.axes for t in found)) | {heads}
+    inert = {i for i in range(len(shape)) if i not in used}
+    memory = {i for i, name in enumerate(swept) if name in MEMORY} - inert
+    compute = set(range(len(shape))) - memory - {heads} - inert
     mixed = sorted({t.axes - {heads} for t in found}, key=lambda axes: (len(axes), sorted(axes)))
     for axes in mixed:
         left, right = axes & memory, axes & compute
@@ -238,5 +248,5 @@ def _groups(
             fewer = min((left, right), key=lambda side: math.prod(shape[a] for a in side))
             memory -= fewer
             compute -= fewer
-    outer = set(range(len(shape))) - memory - compute - {heads}
-    return tuple(sorted(outer)), tuple(sorted(memory)), tuple(sorted(compute))
+    outer = set(range(len(shape))) - memory - compute - {heads} - inert
+    return tuple(sorted(outer)), tuple(sorted(memory)), tuple(sorted(compute)), tuple(sorted(inert))

@@ -142,7 +142,7 @@ class Evaluation:
                 broken[f"{name} is defined"] = 1.0
                 value = -math.inf if up else math.inf
             values.append(value)
-        limits = {name: violation(float(row[name]), x) for name, x in self.space.constraints.items()}
+        limits = {name: violation(float(row[name]), x) for name, x in self._evaluator.limits.items()}
         return Outcome(row["point"], row["accuracy"], tuple(values), limits | broken)
 
 

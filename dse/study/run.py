@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from dse.errors import BadInput, DseError, nearest
+from dse.processes import this_process
 from dse.space import load_space
 from dse.space.definition import Space
 from dse.study.axes import Layout
 from dse.study.evaluate import Evaluation
-from dse.study.ledger import Beats, ask, asked, completed, owner, this_worker, withdraw
+from dse.study.ledger import Beats, ask, asked, completed, owner, withdraw
 from dse.study.result import StudyResult, result_of
 from dse.study.samplers import CONDITIONAL, PointSampler, check_sampler
 from dse.study.storage import MEMORY, Place, check_name, open_storage, quiet, read_place, unusable
@@ -57,7 +58,7 @@ def study(
     trials: int = 100,
     seconds: float | None = None,
     flat: int | None = None,
-    sampler: str = "tpe",
+    sampler: str = "local",
     storage: str | Place = MEMORY,
     name: str = "",
     objective: str = "",
@@ -261,7 +262,7 @@ def _work(
     """Ask for the trials and do them; says why it stopped."""
     entry = ask(found, trials)
     before = {t.number for t in found.get_trials(deepcopy=False) if t.state.name == "COMPLETE"}
-    me = this_worker()
+    me = this_process()
     mine = {me}
     stopped = "interrupted"
     processes: list[Any] = []
@@ -311,7 +312,7 @@ def _child(plan: Plan, names: Any) -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
-    me = this_worker()
+    me = this_process()
     names.put(me)
     with quiet(), ExitStack() as stack:
         storage = open_storage(plan.place, plan.grace)

@@ -16,15 +16,17 @@ from optuna.samplers import BaseSampler
 
 from dse.errors import BadInput, nearest
 from dse.study.axes import ALGORITHM, Layout, Point
+from dse.study.local import LocalSearch
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.study import Study
     from optuna.trial import FrozenTrial, TrialState
 
-SAMPLERS: Final = ("tpe", "nsga2", "nsga3", "qmc", "random", "grid", "gp", "cmaes")
+SAMPLERS: Final = ("local", "tpe", "nsga2", "nsga3", "qmc", "random", "grid", "gp", "cmaes")
+"""``local`` (see `dse.study.local`) and ``grid`` are dse's own, the others Optuna's."""
 
-CONDITIONAL: Final = ("tpe", "random", "grid")
+CONDITIONAL: Final = ("local", "tpe", "random", "grid")
 """Samplers that take a parameter being asked for in some trials only. The others get the knobs of every algorithm
 in every trial; those of the algorithms not chosen have no effect."""
 
@@ -57,7 +59,7 @@ def check_sampler(name: str, objectives: int) -> None:
 
 
 def make_sampler(name: str, seed: int) -> BaseSampler:
-    """Optuna's sampler of a name; ``grid`` is `PointSampler`'s own."""
+    """Optuna's sampler of a name; dse's own have the random one beside them."""
     import optuna.samplers as s
 
     if name == "tpe":
@@ -85,10 +87,12 @@ class PointSampler(BaseSampler):
         name: of `SAMPLERS`.
         seed: of the study.
         layout: the parameters.
+        start: where `dse.study.local` begins.
     """
 
-    def __init__(self, name: str, seed: int, layout: Layout) -> None:
+    def __init__(self, name: str, seed: int, layout: Layout, start: Sequence[dict[str, Any]] = ()) -> None:
         self.name, self.seed, self.layout = name, seed, layout
+        self._local = LocalSearch(layout, start) if name == "local" else None
         # Samplers with a memory of their own are kept; a quasi-random sequence has one scrambling.
         self._kept = make_sampler(name, _seed(seed)) if name in KEPT else None
         self._now: tuple[int, BaseSampler] | None = None
@@ -122,7 +126,12 @@ class PointSampler(BaseSampler):
         if trial.params or "fixed_params" in trial.system_attrs:
             return {}  # queued: what it lacks comes one by one
         if self.name == "grid":
-            return self.layout.listed(spread(trial.number, self._size, self.seed))
+            return self._listed(trial.number)
+        if self._local is not None:
+            signs = [-1.0 if d.name == "MAXIMIZE" else 1.0 for d in study.directions]
+            self._local.learn(study.get_trials(deepcopy=False), signs)
+            rng = np.random.default_rng(_seed(self.seed, trial.number))
+            return self._local.propose(trial.number, self._listed, rng)
         for other in study.get_trials(deepcopy=False):
             if other.number not in self._read and other.state.is_finished():
                 self._read.add(other.number)
@@ -134,6 +143,10 @@ class PointSampler(BaseSampler):
             if self.layout.point(found) not in self._taken:
                 break
         return found
+
+    def _listed(self, number: int) -> dict[str, Any]:
+        """The point of a number in an order that spreads early over the space."""
+        return self.layout.listed(spread(number, self._size, self.seed))
 
     def _propose(self, study: Study, trial: FrozenTrial) -> dict[str, Any]:
         """A whole point: what the sampler proposes jointly, the rest one by one, then moved to what exists."""

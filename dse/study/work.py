@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from dse.processes import this_process
 from dse.search.front import hypervolume, nondominated
 from dse.space.definition import Space
 from dse.study.axes import Layout, Point
@@ -20,9 +21,9 @@ from dse.study.ledger import (
     claim,
     completed,
     own,
-    this_worker,
     under_way,
 )
+from dse.study.local import starts
 from dse.study.samplers import CONDITIONAL, PointSampler
 from dse.study.storage import Place, open_storage
 
@@ -76,7 +77,7 @@ def load(plan: Plan, storage: Any = None) -> Study:
     return optuna.load_study(
         study_name=plan.name,
         storage=storage if storage is not None else open_storage(plan.place, plan.grace),
-        sampler=PointSampler(plan.sampler, plan.seed, layout),
+        sampler=PointSampler(plan.sampler, plan.seed, layout, starts(plan.space, layout)),
     )
 
 
@@ -108,7 +109,7 @@ class Worker:
         sampler = study.sampler
         assert isinstance(sampler, PointSampler)
         self.layout = sampler.layout
-        self.name = this_worker()
+        self.name = this_process()
         self.evaluation = evaluation
         self.book = Book(self.where)
         self.flat = plan.sampler not in CONDITIONAL

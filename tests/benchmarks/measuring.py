@@ -44,8 +44,8 @@ def main() -> None:
 
     from dse.algorithms import build
     from dse.measure.calibrate import load_scales
-    from dse.measure.material import DensePass, attention, log_softmax, prepare, windows
     from dse.measure.job import shipped_scales
+    from dse.measure.material import DensePass, attention, log_softmax, prepare, windows
     from dse.measure.score import score
     from dse.measure.tables import Setup, provider
     from dse.models.load import load_model

@@ -1,8 +1,9 @@
 """How fast sweeps are, what they need, and what other ways of doing the same take. Prints a table; asserts nothing.
 
     python tests/benchmarks/rate.py                  # rates against rivals, on one core
+    python tests/benchmarks/rate.py --tasks 11       # every eleventh piece of the space: what a point costs in each
     python tests/benchmarks/rate.py --flat           # the rate over sizes 10^7 to 10^10 (minutes)
-    python tests/benchmarks/rate.py --kills 20       # kill -9 at random moments, resume, compare front.csv
+    python tests/benchmarks/rate.py --kills 20       # kill -9 after a random piece, resume, compare front.csv
 
 Times are CPU seconds of this process: other work on the machine stretches the clock more than them. The yardstick
 is ten elementwise NumPy passes (five products, five maxima) over as many float64 values, in cache.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +31,7 @@ from dse.search.keep import FOLDER
 from dse.search.report import peak_memory_bytes
 from dse.search.shards import Chunk
 from dse.search.sweep import _Run, sweep
+from dse.search.tasks import do
 from dse.space import Space, load_space
 
 SLICE = (
@@ -37,7 +40,16 @@ SLICE = (
 )
 """Few knob settings: rivals price the same points, and they are slow."""
 
+KILLED = (
+    "algorithms={dense={unmeasured='skip', k_bits=[4, 8], v_bits=[4, 8]}, "
+    "token-picker={unmeasured='skip', threshold=[1e-4, 1e-3, 1e-2], chunks=['4+4+4', '6+6', '12']}}"
+)
+"""What is killed and resumed: pieces enough that a kill falls between them."""
+
 RIVAL_POINTS = 20_000
+
+MOST_WHOLE = 10**10
+"""Largest space of which pieces are evaluated point by point."""
 
 
 def cpu(function: Callable[[], Any]) -> tuple[float, Any]:
@@ -150,6 +162,29 @@ def rates(space: Space) -> None:
     print(f"\nan evaluated point takes {each * 1e9:.1f} ns, {each / yardstick:.1f} times ten passes")
 
 
+def some_tasks(table: str, every: int) -> None:
+    """Every so many-th piece of a whole sweep, with and without skipping."""
+    space = load_space(table)
+    print("| way | points | ns a point | evaluated | ns an evaluated point | times ten passes |")
+    print("|---|---|---|---|---|---|")
+    for name, skip in (("--every-point", False), ("skipping", True)):
+        if not skip and space.size > MOST_WHOLE:
+            continue
+        run = _Run(space, None, 1, "loky", None, skip, None)
+        tasks = run.tasks(run.goal)[every // 2 :: every]
+        yardstick = ten_passes()
+        seconds, found = cpu(lambda tasks=tasks: [do(task) for task in tasks])
+        evaluated = sum(f.evaluated for f in found)
+        points = evaluated + sum(sum(f.excluded.values()) for f in found)
+        yardstick = min(yardstick, ten_passes())
+        each = seconds / max(1, evaluated)
+        print(
+            f"| {name} | {points:.3g} | {seconds / points * 1e9:.2f} | {evaluated / points:.1%} | "
+            f"{each * 1e9:.1f} | {each / yardstick:.1f} |",
+            flush=True,
+        )
+
+
 def flat(table: str) -> None:
     """Cost a point over sizes."""
     print("| points | evaluated | CPU s | ns a point | ns an evaluated point | peak MiB |")
@@ -167,30 +202,44 @@ def flat(table: str) -> None:
 
 
 def kills(table: str, count: int) -> None:
-    """Kill a sweep at random moments, resume it every time, and compare its front with an undisturbed one."""
+    """Kill a sweep after a random number of its pieces, resume it, and compare its front with an undisturbed one."""
     chance = random.Random(0)
+    space = load_space(table, [KILLED])
+    run = _Run(space, None, 1, "loky", None, False, None)
+    total = len(run.tasks(run.goal))
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "dse.cli", "sweep", table, "--set", SLICE, "--quiet", "-o"]
-        whole = Path(folder) / "whole"
-        started = time.monotonic()
+        command = [
+            sys.executable,
+            "-m",
+            "dse.cli",
+            "sweep",
+            table,
+            "--set",
+            KILLED,
+            "--every-point",
+            "--quiet",
+            "-o",
+        ]
+        whole, out = Path(folder) / "whole", Path(folder) / "killed"
         subprocess.run([*command, str(whole)], check=True, stdout=subprocess.DEVNULL)
-        length = time.monotonic() - started
+        same = 0
         for number in range(count):
-            run = Path(folder) / "killed"
-            process = subprocess.Popen([*command, str(run)], stdout=subprocess.DEVNULL)
-            time.sleep(chance.random() * length)
+            wanted = chance.randrange(1, total)
+            process = subprocess.Popen([*command, str(out)], stdout=subprocess.DEVNULL)
+            while len(list((out / FOLDER).glob("*.npz"))) < wanted and process.poll() is None:
+                time.sleep(0.002)
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
-            pieces = len(list((run / FOLDER).glob("*.npz")))
-            subprocess.run([*command, str(run)], check=True, stdout=subprocess.DEVNULL)
-            same = (run / "front.csv").read_bytes() == (whole / "front.csv").read_bytes()
+            pieces = len(list((out / FOLDER).glob("*.npz")))
+            subprocess.run([*command, str(out)], check=True, stdout=subprocess.DEVNULL)
+            equal = (out / "front.csv").read_bytes() == (whole / "front.csv").read_bytes()
+            same += equal
             print(
-                f"kill {number + 1}: {pieces} pieces kept, front.csv {'identical' if same else 'DIFFERS'}",
+                f"kill {number + 1}: {pieces} of {total} pieces kept, front.csv {'identical' if equal else 'DIFFERS'}",
                 flush=True,
             )
-            for path in sorted(run.glob("*")):
-                path.unlink()
-            run.rmdir()
+            shutil.rmtree(out)
+    print(f"{same} of {count} fronts identical")
 
 
 def main() -> None:
@@ -200,9 +249,12 @@ def main() -> None:
     parser.add_argument("--space", default="billion", help="a space's file or name")
     parser.add_argument("--whole", action="store_true", help="all of its settings, not a slice")
     parser.add_argument("--flat", action="store_true")
+    parser.add_argument("--tasks", type=int, default=0, metavar="N", help="every N-th piece, in this process")
     parser.add_argument("--kills", type=int, default=0)
     given = parser.parse_args()
-    if given.flat:
+    if given.tasks:
+        some_tasks(given.space, given.tasks)
+    elif given.flat:
         flat(given.space)
     elif given.kills:
         kills(given.space, given.kills)

@@ -239,3 +239,32 @@ def test_where_nothing_fits_the_closest_point_is_the_closest_of_all(
     assert told
     seen = sum((float(value) - float(high)) / max(abs(float(high)), 1e-12) for _, value, high in told)
     assert seen == pytest.approx(total, rel=0.02, abs=2e-3)
+
+
+def test_an_axis_that_changes_nothing_is_priced_once_and_counted_in_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = {
+        "schema": 1,
+        "name": "idle",
+        "workload": {"profile": "tiny", "context": 64},
+        "algorithms": {"dense": {"k_bits": [4, 8], "v_bits": [8]}},
+        "hardware": {
+            "base": "topick",
+            "lanes": [4, 16],
+            "select_comparators": [1, 4, 16],
+            "dram_channels": [2, 8],
+        },
+        "objectives": {"maximize": ["speedup"], "minimize": ["nll_increase", "latency_s"]},
+    }
+    monkeypatch.setattr(sweeping, "APART_POINTS", 0)
+    space = load_space(table, profile=PROFILE)
+    run = sweeping._Run(space, None, 1, "loky", None, False, None)
+    (task,) = run.tasks(run.goal)
+    pieces = hunt.Hunter(task.chunk, run.meter, run.goal, run.identity).terms(np.arange(2))
+    priced = math.prod(len(v) for v in space.hardware.values()) // pieces.copies
+    assert pieces.copies >= 3
+    assert priced * pieces.copies == 12
+    result = sweep(space, skip=False)
+    assert result.info["evaluated"] == space.size == 24
+    assert ((result.front["ties"] + 1) % pieces.copies == 0).all()

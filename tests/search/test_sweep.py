@@ -15,7 +15,7 @@ from dse.cost.workload import Workload
 from dse.errors import BadInput, DseError
 from dse.hardware.processors import load_processor
 from dse.profiles.profile import build_profile
-from dse.search import shards
+from dse.search import shards, tasks
 from dse.search import sweep as sweeping
 from dse.search.sweep import describe, sweep
 from dse.space import load_space
@@ -48,7 +48,7 @@ def test_the_sweep_equals_brute_force(seed: int, monkeypatch: pytest.MonkeyPatch
     rng = np.random.default_rng(seed)
     monkeypatch.setattr(shards, "BLOCK_POINTS", int(rng.choice([1, 7, 50, 1 << 17])))
     monkeypatch.setattr(sweeping, "CHUNK_SETTINGS", int(rng.choice([1, 3, 256])))
-    monkeypatch.setattr(sweeping, "BLOCKS_PER_TASK", int(rng.choice([1, 4])))
+    monkeypatch.setattr(tasks, "BLOCKS_PER_TASK", int(rng.choice([1, 4])))
     space = space_of(random_space(rng))
     brute = Brute(space)
     expected = brute.fronts()

@@ -12,6 +12,7 @@ from cli.conftest import Answer, Dse
 from dse.errors import BadInput, DseError
 from dse.profiles.profile import Profile
 from dse.results import read_run
+from dse.search.evaluate import evaluate
 from dse.search.sweep import sweep
 from dse.space import load_space
 from dse.space.definition import Limits, Space
@@ -29,12 +30,29 @@ def test_values_are_the_metrics_and_constraints_are_optunas_own(space: Space, tm
     assert trials.metric_names == ["speedup", "nll_increase"]
     feasible = found.trials.set_index("trial")["feasible"]
     for trial in trials.get_trials():
-        assert set(trial.constraints) == {"nll_increase"}
+        assert set(trial.constraints) == {"nll_increase", "memory_fill"}
         assert feasible[trial.number] == (trial.constraints["nll_increase"] <= 0)
         assert (trial.values[1] <= 0.3) == feasible[trial.number]
     best = {t.number for t in trials.best_trials}
     shown = set(found.front[found.front["on_front"]]["point"])
     assert {found.trials.set_index("trial").loc[n, "point"] for n in best} == shown
+
+
+def test_a_batch_that_does_not_fit_in_memory_is_infeasible(space: Space) -> None:
+    crowded = load_space(
+        space.plain(), ["workload.batch=2000", "hardware.memory_gib=[1, 2, 64]"], profile=space.profile
+    )
+    found = study(crowded, trials=40, sampler="random")
+    assert {True, False} == set(found.trials["feasible"])
+    names = [c for c in found.trials.columns if "." in c]
+    points = [
+        {k: v for k, v in row.items() if v == v and (k == "algorithm" or k in names)}
+        for row in found.trials.to_dict("records")
+    ]
+    told = evaluate(crowded, points)
+    assert (told["feasible"].to_numpy() == found.trials["feasible"].to_numpy()).all()
+    assert (told["memory_fill"] > 1).any()
+    assert not found.trials["feasible"][told["memory_fill"] > 1].any()
 
 
 def test_the_dense_points_a_study_happened_to_see_are_no_rival(space: Space) -> None:
