@@ -64,9 +64,9 @@ def end_with(parent: int) -> None:
     Ctrl-C, which a terminal sends to all of them, is the parent's to answer.
 
     Args:
-        parent: the process id that `os.getppid` gives while it lives; any other number does nothing.
+        parent: the parent's process id; 0, and this process's own (a thread of it), do nothing.
     """
-    if os.getppid() != parent:
+    if parent in (0, os.getpid()):
         return
 
     with suppress(ValueError):  # not the main thread

@@ -5,12 +5,17 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from dse.search import sweep as sweeping
+
+# Whoever runs the tests in the background, or under nohup, hands down signals that are not heard.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 sweeping.APART_POINTS, sweeping.KEEP_POINTS, sweeping.TASK_POINTS = 0, 0, (60, 100)
 SECONDS = float(sys.argv[1])
