@@ -235,8 +235,9 @@ COMPONENTS: Final[Mapping[str, Component]] = {row.name: row for row in _grouped(
 
 Components = Mapping[str, float]
 
-FACTOR: Final = 1e4
-"""How many times smaller or larger than the shipped one a constant may be: beyond, a unit was mistaken."""
+FACTOR: Final = 1e5
+"""How many times smaller or larger than the shipped one a constant may be: beyond, a unit was mistaken. Fitted factors
+of published machines reach 4400."""
 
 POWER_FACTOR: Final = 10.0
 """Likewise of an exponent."""

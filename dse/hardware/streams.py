@@ -2,7 +2,8 @@
 
 `dse.hardware.dram` prices streams in order under a hashed channel, as arrays. This is the rest of the same closed
 form, one stream at a time, to be checked against simulations: channels that a power-of-two pitch loads unevenly,
-short streams that do not reach every channel, and rows fetched in random order.
+short streams that do not reach every channel, and rows fetched in random order. The two orders were fitted apart: where
+less than 3 % of rows of 32 bytes are kept, random order comes out up to a third faster than order, which no memory does.
 """
 
 from __future__ import annotations
