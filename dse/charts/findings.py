@@ -132,7 +132,7 @@ def _elsewhere(points: pd.DataFrame) -> str:
         return f"; nor does any sparse point up to {max(BUDGETS):g}"
     best = rows.iloc[int(rows["speedup_best_dense"].argmax())]
     gain, loss = float(best["speedup_best_dense"]), float(best["nll_increase"])
-    return f"; the most it gains anywhere is {gain:.2f}x, {best['algorithm']} at a loss of {loss:.2g}"
+    return f"; the most one gains up to {max(BUDGETS):g} is {gain:.2f}x, {best['algorithm']} at a loss of {loss:.2g}"
 
 
 def _whole_step(point: pd.Series[Any] | None, rival: pd.Series[Any]) -> str:

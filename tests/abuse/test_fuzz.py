@@ -23,7 +23,7 @@ from dse.profiles import store
 from dse.profiles.profile import build_profile
 
 CAMPAIGN = "DSE_FUZZ" in os.environ
-TOTAL = int(os.environ.get("DSE_FUZZ", "1000"))
+TOTAL = int(os.environ.get("DSE_FUZZ", "600"))
 
 
 def share(part: float) -> settings:
