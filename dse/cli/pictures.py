@@ -124,6 +124,14 @@ def draw_knobs(environment: Environment, runs: tuple[str, ...], wish: Wish) -> D
     if not algorithm:
         algorithm = max((a for a in profile.algorithms if a != "dense"), key=lambda a: len(profile.rows(a)))
     fixed = {key.removeprefix(f"{algorithm}."): value for key, value in map(_assigned, wish.overrides)}
+    if "context" in fixed:
+        wanted = fixed.pop("context")
+        if wanted not in profile.contexts:
+            have = ", ".join(map(str, profile.contexts))
+            raise BadInput(f"--set context: found {wanted!r}; the profile holds {have}")
+        contexts = (wanted,)
+    elif wish.by and not contexts:
+        contexts = (max(profile.contexts),)  # a curve per value of two knobs at a time is not to be read
     knob, series, held = responses(profile, algorithm, wish.knob, wish.by, fixed, contexts, grouped)
     # A value stays on the line of its knob; one that is empty says nothing.
     words = ", ".join(f"{k}\u00a0{brief(v)}" for k, v in held.items() if brief(v))

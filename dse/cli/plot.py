@@ -134,7 +134,7 @@ def _width(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="winner: override an entry of the space. knobs: fix another knob. Repeatable.",
+    help="winner: override an entry of the space. knobs: fix another knob, or the context. Repeatable.",
 )
 @click.option("--columns", default="", metavar="A,B,...", help="parallel: the axes.")
 @click.option(

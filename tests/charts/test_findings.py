@@ -44,7 +44,9 @@ def test_a_sentence_says_where_sparsity_pays_when_it_does_not_here(front: pd.Dat
     row = slow.index[sparse & (slow["nll_increase"] <= 0.1)][-1]
     slow.loc[row, "speedup_best_dense"] = 1.2
     name, loss = slow.loc[row, "algorithm"], slow.loc[row, "nll_increase"]
-    assert sentence(slow).endswith(f"; the most one gains up to 0.1 is 1.20x, {name} at a loss of {loss:.2g}.")
+    assert sentence(slow).endswith(
+        f"; the most one gains up to 0.1 is 1.20x, {name} at a loss of {loss:.2g}."
+    )
     slow.loc[row, "best_dense_as_accurate"] = False
     assert "anywhere" not in sentence(slow)
 

@@ -259,6 +259,7 @@ def test_the_cloud_holds_every_point_that_fits(dse: Dse, swept: Path, tmp_path: 
         (("--style", "papr"), "did you mean 'paper'"),
         (("-k", "breakdown", "--point", "nonsense"), "no point 'nonsense'"),
         (("-k", "knobs", "--algorithm", "token-piker"), "did you mean 'token-picker'"),
+        (("-k", "knobs", "--set", "context=77"), "the profile holds"),
         (("--cloud", "-x", "hardware.lanes"), "not known of every point"),
     ],
 )
@@ -279,3 +280,18 @@ def test_a_budget_that_no_point_keeps_is_said_in_one_line(dse: Dse, home: Path) 
     assert (answer.code, answer.stderr.count("\n")) == (2, 1)
     assert "raise --budget or give --point" in answer.stderr
     assert not (home / "x.svg").exists()
+
+
+def test_curves_of_a_second_knob_are_of_one_context(dse: Dse, tmp_path: Path) -> None:
+    """The shipped profile has three contexts: every combination would be nine curves in eight colours."""
+    arguments = ("plot", "smollm2-135m", "-k", "knobs", "--algorithm", "token-picker", "--json", "-o")
+
+    def names(*more: str) -> list[str]:
+        series = dse(*arguments, str(tmp_path / "k.png"), *more).json["series"]
+        return [one["name"] for one in series]
+
+    assert {name.partition("context ")[2] for name in names()} == {"256", "512", "1024"}
+    assert {name.partition("context ")[2] for name in names("--by", "chunks")} == {"1024"}
+    assert {name.partition("context ")[2] for name in names("--by", "chunks", "--set", "context=512")} == {
+        "512"
+    }
