@@ -20,6 +20,7 @@ from dse.cli.profile_options import (
     need_lm,
     scales_option,
     seed_option,
+    setting_progress,
     text_option,
     typed_command,
 )
@@ -121,13 +122,7 @@ def run(
         command=typed_command(),
     )
     notes: list[str] = []
-    with environment.progress_bar("setting") as move:
-
-        def progress(message: str, done: int, total: int) -> None:
-            move(done, total)
-            if not environment.progress:
-                environment.remark(f"{done}/{total} settings; {message}")
-
+    with setting_progress(environment) as progress:
         profile = pack(job, notes.append) if pack_only else measure(job, jobs, progress, notes.append)
     for note in notes:
         environment.remark(note)

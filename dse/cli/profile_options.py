@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from dse.cli.environment import Environment
 from dse.cli.profile_show import DEFAULT_PROFILE as DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from dse.algorithms.contract import Algorithm
+    from dse.measure.job import Progress
 
 model_option = click.option(
     "--model",
@@ -75,6 +79,19 @@ def chosen_settings(grid: str | None, algorithm: str | None, knobs: tuple[str, .
     if grid is not None:
         raise BadInput("--grid and --algorithm exclude each other")
     return settings_of_options(algorithm, knobs)
+
+
+@contextmanager
+def setting_progress(environment: Environment) -> Iterator[Progress]:
+    """What a measurement calls with a message, settings done and in all: a bar, or lines where there is none."""
+    with environment.progress_bar("setting") as move:
+
+        def progress(message: str, done: int, total: int) -> None:
+            move(done, total)
+            if not environment.progress:
+                environment.remark(f"{done}/{total} settings; {message}")
+
+        yield progress
 
 
 def typed_command() -> str:

@@ -19,6 +19,7 @@ from dse.cli.profile_options import (
     need_lm,
     scales_option,
     seed_option,
+    setting_progress,
     text_option,
     typed_command,
 )
@@ -106,13 +107,7 @@ def probe(
         given={} if controller is None else {"controller": controller},
         command=typed_command(),
     )
-    with environment.progress_bar("setting") as move:
-
-        def progress(message: str, done: int, total: int) -> None:
-            move(done, total)
-            if not environment.progress:
-                environment.remark(f"{done}/{total} settings; {message}")
-
+    with setting_progress(environment) as progress:
         table = measure(Plan(job, depths, tokens), output, jobs, progress)
     if environment.json:
         environment.print_json({"probes": str(output), "settings": len(table.rows), "context": table.context})

@@ -89,11 +89,19 @@ class Stateless(Run):
 
 
 def prompt_of(
-    model: Model, read: Sequence[ReadPrompt], scales: Sequence[Scales], capacity: int, context: int
+    model: Model,
+    read: Sequence[ReadPrompt],
+    scales: Sequence[Scales],
+    capacity: int,
+    context: int,
+    ahead: Callable[[], FloatArray] | None = None,
 ) -> Prompt:
-    """Where sequences start whose prompts, all as long, were read densely; nothing is known of what follows."""
+    """Where sequences start whose prompts, all as long, were read densely.
 
-    def ahead() -> FloatArray:
+    `ahead` is `Prompt.attention`; left out, nothing is known of what follows, and an oracle is refused.
+    """
+
+    def unknown() -> FloatArray:
         raise BadInput(
             "an oracle needs the text that follows, and here there is none yet; leave its settings out"
         )
@@ -110,5 +118,5 @@ def prompt_of(
         tokens=np.stack([one.tokens for one in read]),
         embed=model.embed,
         windows=model.windows,
-        attention=ahead,
+        attention=ahead or unknown,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,7 @@ from dse.measure.job import (
     Job,
     Progress,
     check_widths,
+    file_sha256,
     loaded,
     make_tables,
     prepared,
@@ -124,8 +125,7 @@ def _material(plan: Plan) -> str:
         plan.tokens,
         job.seed,
     ]
-    scales = hashlib.sha256(job.scales.read_bytes()).hexdigest()
-    return hashlib.sha256(json.dumps([*parts, scales]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([*parts, file_sha256(job.scales)]).encode()).hexdigest()[:16]
 
 
 def _notes(plan: Plan) -> str:
@@ -160,10 +160,13 @@ def probe(plan: Plan, path: Path, jobs: int, progress: Progress) -> Probes:
                 f"{path}: holds probes of another model, text, context or number of questions; name another file"
             )
         table = found
-    make_tables(
-        job, jobs, lambda ready, wanted: progress(f"calibration {ready} of {wanted}", 0, len(job.settings))
-    )
     missing = [n for n, one in enumerate(job.settings) if table.find(one.name, one.settings) is None]
+    lacking = replace(job, settings=tuple(job.settings[n] for n in missing))
+    make_tables(
+        lacking,
+        jobs,
+        lambda ready, wanted: progress(f"calibration {ready} of {wanted}", 0, len(job.settings)),
+    )
     done = len(job.settings) - len(missing)
     progress("probes", done, len(job.settings))
     for row in unordered(jobs, [delayed(_probe)(plan, number) for number in missing]):

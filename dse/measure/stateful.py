@@ -8,11 +8,11 @@ from typing import Final
 
 import numpy as np
 
-from dse.algorithms.contract import Algorithm, Attended, FloatArray, Prompt, visible_keys
+from dse.algorithms.contract import Algorithm, Attended, FloatArray, visible_keys
 from dse.algorithms.quantize import Scales
 from dse.measure.counting import Tally
-from dse.measure.decoding import Decoding
-from dse.measure.material import DensePass, Window, attention
+from dse.measure.decoding import Decoding, prompt_of
+from dse.measure.material import DensePass, ReadPrompt, Window, attention
 from dse.measure.outcome import ERROR_WINDOWS, Errors, Gathered, Score
 from dse.measure.traces import mean_attention
 from dse.models.protocol import Model
@@ -34,28 +34,21 @@ def score_stateful(
     passes = [DensePass.load(folder) for folder in folders]
     tokens = np.stack([w.tokens for w in chosen])
     context, first = len(chosen[0].tokens) - 1, passes[0].k.shape[2]
-    k0 = [np.stack([p.k[layer] for p in passes]) for layer in range(shape.layers)]
-    v0 = [np.stack([p.v[layer] for p in passes]) for layer in range(shape.layers)]
-    prompt = Prompt(
-        k=k0,
-        v=v0,
-        group=shape.group,
+    prompt = prompt_of(
+        model,
+        [ReadPrompt(w.tokens[:first], p.k, p.v, p.column_sum) for w, p in zip(chosen, passes, strict=True)],
+        scales,
         capacity=context,
         context=context,
-        column_sum=np.stack([p.column_sum for p in passes]),
-        scales=scales,
-        tokens=tokens[:, :first],
-        embed=model.embed,
-        windows=model.windows,
-        attention=lambda: np.stack(
+        ahead=lambda: np.stack(
             [mean_attention(model, w.tokens[:-1], p.k, p.v) for w, p in zip(chosen, passes, strict=True)]
         ),
     )
     compared = min(ERROR_WINDOWS, len(chosen))
     cache = np.zeros((2, shape.layers, compared, shape.kv_heads, context, shape.head_dim), np.float32)
     for layer in range(shape.layers):
-        cache[0, layer, :, :, :first] = k0[layer][:compared]
-        cache[1, layer, :, :, :first] = v0[layer][:compared]
+        cache[0, layer, :, :, :first] = prompt.k[layer][:compared]
+        cache[1, layer, :, :, :first] = prompt.v[layer][:compared]
 
     def observe(
         layer: int, position: int, q: FloatArray, k: FloatArray, v: FloatArray, attended: Attended
@@ -70,7 +63,7 @@ def score_stateful(
             errors.add(attended.out.reshape(q.shape)[:compared, :, -1:], full)
 
     decoding = Decoding(model, algorithm, prompt, observe)
-    del k0, v0, prompt
+    del prompt
     hidden = [decoding.step(tokens[:, position]) for position in range(first, context)]
     states = np.stack(hidden, axis=1)
     for number, window in enumerate(chosen):
