@@ -57,14 +57,20 @@ def read_text(path: Path, most: int, right: str, *, pipes: bool = False) -> str:
         BadInput: there is no such file, or it is anything else, too large, silent, or not text.
     """
     try:
-        content = _read(path, most, right, pipes)
+        content = read_bytes(path, most, right, pipes=pipes)
         return content.decode("utf-8").removeprefix("\ufeff")  # a mark that some editors write
+    except UnicodeDecodeError:
+        raise BadInput(f"{path}: is not text; {right} in UTF-8") from None
+
+
+def read_bytes(path: Path, most: int, right: str, *, pipes: bool = False) -> bytes:
+    """The content of a file; arguments and errors as of `read_text`."""
+    try:
+        return _read(path, most, right, pipes)
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file; {right}") from None
     except IsADirectoryError:
         raise BadInput(f"{path}: is a directory; {right}") from None
-    except UnicodeDecodeError:
-        raise BadInput(f"{path}: is not text; {right} in UTF-8") from None
     except OSError as error:
         raise BadInput(f"{path}: cannot be read: {(error.strerror or 'error').lower()}; {right}") from None
     except ValueError:  # a NUL in the name

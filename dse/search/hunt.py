@@ -19,10 +19,11 @@ from dse.search.aim import RATIOS, Aim, Cost, Follow, Limit
 from dse.search.aim import can_hunt as can_hunt
 from dse.search.flight import Flight, costs_of, masked
 from dse.search.front import nondominated, one_per_vector, settled
+from dse.search.identity import Identity
 from dse.search.metrics import Meter
 from dse.search.plane import Plane
 from dse.search.priced import SLACK
-from dse.search.shards import Chunk, Found, Goal, Identity, breaks, merge
+from dse.search.shards import Chunk, Found, Goal, breaks, merge
 from dse.search.skyline import ROOM, Skyline
 from dse.search.terms import Terms, terms
 

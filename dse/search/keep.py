@@ -3,6 +3,10 @@
 A piece is one file, written beside its place and moved there, so it is whole or absent. What the pieces belong
 to (space, profile, versions, how the sweep was cut) stands in a header; pieces of anything else are never mixed
 in: the difference is named and nothing is touched.
+
+A piece is read as strictly as what a stranger hands in: one that is damaged (its archive has a CRC-32 of every
+array) or of another form counts as not done. What no reading can tell is a whole piece made up to leave points
+out; every row it does name is priced again before it is shown.
 """
 
 from __future__ import annotations
@@ -11,7 +15,9 @@ import contextlib
 import hashlib
 import json
 import math
+import re
 import shutil
+import zipfile
 from collections.abc import Mapping
 from importlib.resources import files
 from io import BytesIO
@@ -21,13 +27,20 @@ from typing import Any, Final
 import numpy as np
 
 from dse.errors import BadInput
+from dse.inputs import MAX_TOML, parse_json, read_bytes, read_text
 from dse.outputs import atomic
 from dse.search.shards import Found
 
 FOLDER: Final = ".pieces"
 HEADER: Final = "header.json"
 ARRAYS: Final = ("costs", "area", "energy", "setting", "design", "count")
+FLOATS: Final = ("costs", "area", "energy")
 COUNTS: Final = ("evaluated", "infeasible")
+NUMBERS: Final = "numbers"
+MAX_PIECE: Final = 1 << 30
+"""Most bytes of a piece; a row of a front has about a hundred."""
+
+_NAME = re.compile(r"[0-9]{6,9}\.npz")
 PACKAGES: Final = ("algorithms", "cost", "hardware", "profiles", "search", "space")
 
 
@@ -69,8 +82,8 @@ class Pieces:
         header = folder / HEADER
         if header.is_file():
             try:
-                there = json.loads(header.read_text(encoding="utf-8"))
-            except ValueError:
+                there = parse_json(str(header), read_text(header, MAX_TOML, ""), "")
+            except BadInput:
                 there = None
             if isinstance(there, dict):
                 for name, value in content.items():
@@ -91,9 +104,10 @@ class Pieces:
             return {}
         found = {}
         for path in sorted(self.folder.glob("*.npz")):
-            piece = _read(path)
-            if piece is not None and path.stem.isdigit():
-                found[int(path.stem)] = piece
+            if _NAME.fullmatch(path.name):
+                piece = _read(path)
+                if piece is not None:
+                    found[int(path.stem)] = piece
         return found
 
     def save(self, number: int, piece: Found) -> None:
@@ -112,7 +126,7 @@ class Pieces:
         np.savez(
             buffer,
             allow_pickle=False,
-            numbers=np.array(json.dumps(numbers)),
+            **{NUMBERS: np.array(json.dumps(numbers))},
             **{name: getattr(piece, name) for name in ARRAYS},
         )
         try:
@@ -137,27 +151,45 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _read(path: Path) -> Found | None:
+    """The piece in a file; None where it is not one that `Pieces.save` could have written."""
     try:
-        with np.load(path, allow_pickle=False) as data:
-            numbers = json.loads(str(data["numbers"]))
+        content = read_bytes(path, MAX_PIECE, "")
+        with zipfile.ZipFile(BytesIO(content)) as archive:
+            members = archive.infolist()
+            if sorted(m.filename for m in members) != sorted(f"{n}.npy" for n in (*ARRAYS, NUMBERS)):
+                return None
+            if any(m.compress_type != zipfile.ZIP_STORED or m.file_size > len(content) for m in members):
+                return None  # saved as they are: nothing unpacks to more than the file has
+        with np.load(BytesIO(content), allow_pickle=False) as data:
+            text = data[NUMBERS]
             arrays = {name: data[name] for name in ARRAYS}
+        if text.dtype.kind != "U" or text.shape != ():
+            return None
+        return _piece(parse_json("", str(text), ""), arrays)
     except Exception:  # what the readers of zip and npy raise on damaged bytes is not documented
         return None
+
+
+def _piece(numbers: Any, arrays: Mapping[str, Any]) -> Found | None:
+    rows = arrays["costs"].shape[0]
+    for name, array in arrays.items():
+        right = np.float64 if name in FLOATS else np.intp
+        if array.dtype != right or array.shape[:1] != (rows,) or array.ndim != 1 + (name == "costs"):
+            return None
+    # A maximised cost is negative, an infinite one never gets on a front.
+    if not np.isfinite(arrays["costs"]).all() or (rows and arrays["count"].min() < 1):
+        return None
     low, reached = numbers["closest"]
-    return Found(
-        arrays["costs"],
-        arrays["area"],
-        arrays["energy"],
-        arrays["setting"],
-        arrays["design"],
-        arrays["count"],
-        evaluated=numbers["evaluated"],
-        infeasible=numbers["infeasible"],
+    found = Found(
+        **arrays,
+        **{name: numbers[name] for name in COUNTS},
         broken=numbers["broken"],
         excluded=numbers["excluded"],
         fastest={int(k): float(v) for k, v in numbers["fastest"]},
-        closest=(math.inf if low is None else low, reached),
+        closest=(math.inf if low is None else float(low), {str(k): float(v) for k, v in reached.items()}),
     )
+    counts = [found.evaluated, found.infeasible, *found.broken.values(), *found.excluded.values()]
+    return found if all(type(n) is int and n >= 0 for n in counts) else None
 
 
 def _short(text: object) -> str:

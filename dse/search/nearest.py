@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from dse.profiles.profile import ACCURACY_COLUMN
 from dse.search.aim import Follow
 from dse.search.hunt import PLANE_CELLS, Hunter
+from dse.search.identity import Identity
 from dse.search.metrics import Meter
 from dse.search.plane import Plane
-from dse.search.shards import Chunk, Found, Goal, Identity, breaks
+from dse.search.shards import Chunk, Found, Goal, breaks, nearness
 from dse.space.definition import Limits, Space
 
 FloatArray = NDArray[np.float64]
@@ -119,8 +120,10 @@ def nothing_fits(space: Space, limits: Mapping[str, Limits], found: Mapping[str,
     for f in found.values():
         for name, count in f.broken.items():
             broken[name] = broken.get(name, 0) + count
-    counts = ", ".join(f"{name} by {count}" for name, count in sorted(broken.items(), key=lambda x: -x[1]))
-    algorithm, nearest_one = min(found.items(), key=lambda x: x[1].closest[0])
+    counts = ", ".join(
+        f"{name} by {count}" for name, count in sorted(broken.items(), key=lambda x: (-x[1], x[0]))
+    )
+    algorithm, nearest_one = min(found.items(), key=lambda x: nearness(x[1].closest))
     excess = "; ".join(_excess(n, v, limits[n]) for n, v in nearest_one.closest[1].items())
     closest = f"; the closest point ({algorithm}) has {excess}" if excess else ""
     return f"space {space.name!r}: none of {total} points satisfies the constraints: {counts} points{closest}"

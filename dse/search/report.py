@@ -14,9 +14,10 @@ from dse.cost.processor import price_processor
 from dse.profiles.error import leave_one_out
 from dse.profiles.profile import canonical
 from dse.search.front import hypervolume
+from dse.search.identity import Identity
 from dse.search.metrics import BaselinePrice, Meter
 from dse.search.rank import distinct, windows
-from dse.search.shards import Chunk, Found, Identity, added
+from dse.search.shards import Chunk, Found, added
 from dse.space.definition import DENSE, Space
 from dse.space.names import DERIVED, METRICS
 

@@ -7,9 +7,7 @@ sub-expression on few axes and broadcast late.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dse.hardware.parameters import PARAMETERS, HardwareValue
+from dse.hardware.parameters import HardwareValue
 from dse.profiles.schema import KnobValue
 from dse.search.front import nondominated, one_per_vector, settled
+from dse.search.identity import Identity
 from dse.search.metrics import PACE, Meter, Rows
 from dse.space.definition import Limits
 
@@ -112,32 +111,6 @@ class Grid:
             flat, number = divmod(flat, length)
             design[name] = self.axes[name][number]
         return design
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Makes point ids: a short hash of everything that decides what a point is.
-
-    Attributes:
-        context: what all points of the space share (profile checksum, workload, overrides, schema).
-    """
-
-    context: str
-
-    def __call__(
-        self, algorithm: str, knobs: Mapping[str, KnobValue], design: Mapping[str, HardwareValue]
-    ) -> str:
-        # Parameters that a design leaves at their defaults say nothing: newer ones change no older point's id.
-        stated = {k: v for k, v in design.items() if v != PARAMETERS[k].default}
-        content = [self.context, algorithm, _plain(knobs), _plain(stated)]
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        k: float(v) if isinstance(v, int | float) and not isinstance(v, bool) else v for k, v in table.items()
-    }
 
 
 @dataclass(frozen=True)
@@ -388,16 +361,18 @@ def merge(a: Found, b: Found, chunk: Chunk | Mapping[int, Chunk], identity: Iden
         evaluated=a.evaluated + b.evaluated,
         infeasible=a.infeasible + b.infeasible,
         broken=broken,
-        closest=min(a.closest, b.closest, key=lambda c: c[0]),
+        closest=min(a.closest, b.closest, key=nearness),
         fastest=fastest,
         excluded=excluded,
         **joined,
     )
 
 
+def nearness(closest: tuple[float, dict[str, float]]) -> tuple[float, list[tuple[str, float]]]:
+    """Orders what points reach that break constraints; among equals not by which came first."""
+    return closest[0], sorted(closest[1].items())
+
+
 def added(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
-    """Counts by name, added."""
-    total = dict(a)
-    for name, number in b.items():
-        total[name] = total.get(name, 0) + number
-    return total
+    """Counts by name, added; sorted, so that it does not matter which came first."""
+    return {name: a.get(name, 0) + b.get(name, 0) for name in sorted({*a, *b})}

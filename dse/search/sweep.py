@@ -27,20 +27,14 @@ from dse.search.engine import check_engine, compute
 from dse.search.fill import FILL, overfull, with_memory
 from dse.search.front import nondominated
 from dse.search.hunt import Hunter, can_hunt
+from dse.search.identity import Identity
 from dse.search.keep import Pieces, clear, code_digest
 from dse.search.metrics import BaselinePrice, BestDense, Meter, Pricer, Rows
 from dse.search.nearest import closest, nothing_fits
 from dse.search.report import describe as describe
 from dse.search.report import front_table, mean_context, summary, versions
-from dse.search.shards import (
-    Chunk,
-    Found,
-    Goal,
-    Grid,
-    Identity,
-    merge,
-)
-from dse.search.tasks import Task, do, fastest_of, groups, latencies
+from dse.search.shards import Chunk, Found, Goal, Grid, merge, nearness
+from dse.search.tasks import Task, belongs, do, fastest_of, groups, latencies
 from dse.search.terms import Inseparable
 from dse.space import load_space
 from dse.space.definition import DENSE, SCHEMA, Limits, Space
@@ -131,6 +125,10 @@ def sweep(
     run = _Run(space, pricer, jobs, engine, progress, skip, keep)
     found = run.search()
     total = sum(f.evaluated + sum(f.excluded.values()) for f in found.values())
+    if total != space.size:  # only kept pieces that were tampered with can bring that about
+        raise DseError(
+            f"{keep}: the finished pieces there come to {total} points, the space has {space.size}; --fresh starts over"
+        )
     if not any(len(f.costs) for f in found.values()):
         if keep is not None:
             clear(keep)
@@ -273,7 +271,7 @@ class _Run:
         tasks = self.tasks(self.goal)
         large = self.space.size > KEEP_POINTS
         pieces = Pieces(self.keep if large else None, self._content(len(tasks)))
-        kept = {n: piece for n, piece in pieces.load().items() if n < len(tasks)}
+        kept = {n: piece for n, piece in pieces.load().items() if n < len(tasks) and belongs(piece, tasks[n])}
         todo = [(n, task) for n, task in enumerate(tasks) if n not in kept]
         done = 0
         for number, part in itertools.chain(kept.items(), compute(do, todo, self.jobs, self.engine)):
@@ -296,7 +294,7 @@ class _Run:
         for name, chunks in self.chunks.items():
             for chunk in chunks:
                 near = closest(chunk, self.meter, self.goal)
-                found[name].closest = min(found[name].closest, near, key=lambda c: c[0])
+                found[name].closest = min(found[name].closest, near, key=nearness)
 
     def tasks(self, goal: Goal, algorithms: Collection[str] | None = None) -> list[Task]:
         """The whole sweep in pieces; they depend on the space alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
@@ -10,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dse.search.hunt import Hunter
+from dse.search.identity import Identity
 from dse.search.metrics import Meter
-from dse.search.shards import Chunk, Found, Goal, Identity, Ranges, cut, fastest_latencies, search
+from dse.search.shards import Chunk, Found, Goal, Ranges, cut, fastest_latencies, search
 
 FloatArray = NDArray[np.float64]
 
@@ -52,6 +54,22 @@ def do(task: Task) -> Found:
     )
     hunter = Hunter(part, meter, goal, identity, task.known, task.skip)
     return hunter.search(rows, task.part, task.parts)
+
+
+def belongs(piece: Found, task: Task) -> bool:
+    """Whether what was read from a file can be what a task came to: all it names is in the task's reach."""
+    chunk = task.chunk
+    settings, designs = len(chunk.knobs), math.prod(chunk.grid.shape)
+    named = np.array([*piece.setting.tolist(), *piece.fastest], dtype=np.intp) - chunk.first
+    inside = not len(named) or (named.min() >= 0 and named.max() < settings)
+    known = not len(piece.design) or (piece.design.min() >= 0 and piece.design.max() < designs)
+    points = piece.evaluated + sum(piece.excluded.values())
+    return bool(
+        inside
+        and known
+        and piece.costs.shape[1] == len(task.goal.objectives)
+        and points <= settings * designs
+    )
 
 
 def fastest_of(given: tuple[Chunk, tuple[Ranges, ...], Meter, Goal]) -> dict[int, float]:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import pandas as pd
 import pytest
 from profiles.synthetic import profile
 
-from dse.errors import BadInput
+from dse.errors import BadInput, DseError
 from dse.profiles.store import write_profile
 from dse.results import write_run
 from dse.search import engine as engines
@@ -67,6 +69,100 @@ def test_a_damaged_piece_counts_as_not_done(tmp_path: Path) -> None:
     path = tmp_path / FOLDER / "000001.npz"
     path.write_bytes(path.read_bytes()[:100])
     assert sorted(pieces.load()) == [0, 2]
+
+
+def _saved(**change: Any) -> dict[str, Any]:
+    """The arrays of a piece of two rows, some of them changed."""
+    numbers = {
+        "evaluated": 10, "infeasible": 3, "broken": {"area_mm2": 3}, "excluded": {}, "fastest": [[0, 1e-6]],
+        "closest": [None, {}],
+    }  # fmt: skip
+    arrays = {
+        "costs": np.array([[1.0, -2.0], [2.5, -3.0]]), "area": np.ones(2), "energy": np.ones(2),
+        "setting": np.array([0, 1]), "design": np.array([5, 6]), "count": np.array([1, 9]),
+        "numbers": np.array(json.dumps({**numbers, **change.pop("counts", {})})),
+    }  # fmt: skip
+    return {name: array for name, array in {**arrays, **change}.items() if array is not None}
+
+
+STRANGE: dict[str, dict[str, Any]] = {
+    "an array more": {"more": np.ones(1)},
+    "an array less": {"area": None},
+    "fewer rows": {"energy": np.ones(1)},
+    "more axes": {"costs": np.ones((2, 2, 2))},
+    "single precision": {"costs": np.ones((2, 2), np.float32)},
+    "numbers as objects": {"setting": np.array([0, 1], dtype=object)},
+    "not a number": {"costs": np.array([[1.0, np.nan], [1.0, 2.0]])},
+    "infinite": {"costs": np.array([[1.0, -np.inf], [1.0, 2.0]])},
+    "counted nothing": {"count": np.array([0, 1])},
+    "negative": {"counts": {"evaluated": -1}},
+    "a truth value": {"counts": {"infeasible": True}},
+    "a fraction": {"counts": {"excluded": {"dominated": 0.5}}},
+    "beyond 64 bits": {"counts": {"evaluated": 1 << 70}},
+    "a list": {"numbers": np.array("[]")},
+    "no JSON": {"numbers": np.array("nan")},
+    "deep": {"numbers": np.array("[" * 5000)},
+    "bytes": {"numbers": np.array(b"{}")},
+}
+
+
+@pytest.mark.parametrize("change", STRANGE)
+def test_a_strange_piece_counts_as_not_done(tmp_path: Path, change: str) -> None:
+    pieces = Pieces(tmp_path, {"space": "a"})
+    path = tmp_path / FOLDER / "000001.npz"
+    np.savez(path, **_saved())
+    assert list(pieces.load()) == [1]
+    np.savez(path, **_saved(**STRANGE[change]))
+    assert list(pieces.load()) == []
+
+
+def test_what_is_no_file_counts_as_not_done(tmp_path: Path) -> None:
+    pieces = Pieces(tmp_path, {"space": "a"})
+    folder = tmp_path / FOLDER
+    os.mkfifo(folder / "000001.npz")
+    (folder / "000002.npz").symlink_to("/dev/zero")
+    (folder / "000003.npz").mkdir()
+    np.savez_compressed(folder / "000004.npz", **_saved())  # might unpack to anything
+    np.savez(folder / "5.npz", **_saved())
+    np.savez(folder / "1e1000.npz", **_saved())
+    assert pieces.load() == {}
+
+
+@pytest.mark.usefixtures("_in_pieces")
+def test_pieces_that_reach_beyond_the_space_are_computed_again(tmp_path: Path) -> None:
+    space = load_space(TABLE, profile=PROFILE)
+    whole = sweep(space)
+    for name, value in (
+        ("setting", 1000),
+        ("setting", -1),
+        ("design", 1 << 40),
+        ("design", -1),
+        ("costs", None),
+    ):
+        _stop_after(space, tmp_path, 3)
+        path = sorted((tmp_path / FOLDER).glob("*.npz"))[0]
+        with np.load(path, allow_pickle=False) as data:
+            content = {key: data[key] for key in data.files}
+        content[name] = content[name][:, :1] if value is None else np.full_like(content[name], value)
+        np.savez(path, **content)
+        resumed = sweep(space, keep=tmp_path)
+        pd.testing.assert_frame_equal(whole.front, resumed.front)
+        write_run(tmp_path, resumed)
+        shutil.rmtree(tmp_path)
+
+
+@pytest.mark.usefixtures("_in_pieces")
+def test_pieces_that_do_not_add_up_to_the_space_are_refused(tmp_path: Path) -> None:
+    space = load_space(TABLE, profile=PROFILE)
+    _stop_after(space, tmp_path, 3)
+    path = sorted((tmp_path / FOLDER).glob("*.npz"))[0]
+    with np.load(path, allow_pickle=False) as data:
+        content = {key: data[key] for key in data.files}
+    numbers = json.loads(str(content["numbers"]))
+    numbers["evaluated"], numbers["excluded"] = 1, {}
+    np.savez(path, **{**content, "numbers": np.array(json.dumps(numbers))})
+    with pytest.raises(DseError, match=r"come to \d+ points, the space has \d+; --fresh"):
+        sweep(space, keep=tmp_path)
 
 
 @pytest.mark.usefixtures("_in_pieces")

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dse.search.identity import Identity
 from dse.search.metrics import BestDense
-from dse.search.shards import Grid, Identity, cut
+from dse.search.shards import Grid, cut
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 50))

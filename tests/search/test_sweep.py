@@ -17,6 +17,7 @@ from dse.hardware.processors import load_processor
 from dse.profiles.profile import build_profile
 from dse.search import shards, tasks
 from dse.search import sweep as sweeping
+from dse.search.identity import Identity
 from dse.search.sweep import describe, sweep
 from dse.space import load_space
 from dse.space.names import METRICS
@@ -58,7 +59,7 @@ def test_the_sweep_equals_brute_force(seed: int, monkeypatch: pytest.MonkeyPatch
         return
     result = sweep(space, pricer=price)
     front = result.front
-    identity = shards.Identity(json.dumps([1, sweeping._shared(space)], sort_keys=True))
+    identity = Identity(json.dumps([1, sweeping._shared(space)], sort_keys=True))
     assert result.info["points"] == result.info["evaluated"] == len(brute.points) == space.size
     assert result.info["infeasible"] == sum(not p["feasible"] for p in brute.points)
     assert len(front) == len(expected)
