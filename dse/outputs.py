@@ -6,6 +6,7 @@ which process it belongs to, so what a dead one left behind can be told from wha
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -43,6 +44,8 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OSError: the place cannot be written; the old file, if there was one, is as it was.
     """
+    if path.exists() and not path.is_file():  # a rename would put a file in the place of a device or a pipe
+        raise OSError(errno.EEXIST, "is not a regular file", str(path))
     # A cut name: what is added must not make too long a name of one that just fits.
     temporary = path.with_name(f".{path.name[:60]}.{_tag()}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)

@@ -8,7 +8,8 @@ import signal
 import threading
 import time
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -55,6 +56,34 @@ def is_dead(process: str) -> bool:
     except OSError:
         return False
     return False
+
+
+@contextmanager
+def unhurried() -> Iterator[None]:
+    """Processes started inside never hear Ctrl-C, not even while they start; this one hears it when the block ends.
+
+    A terminal sends Ctrl-C to all of them; a worker that is still importing would answer with a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    _start_trackers()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what is started inherits it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_trackers() -> None:
+    """Start the processes that clean up after others: older ones let Ctrl-C through again when they start."""
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()
+    with suppress(ImportError, AttributeError):
+        from joblib.externals.loky.backend import resource_tracker as lokys
+
+        lokys.ensure_running()
 
 
 @cache

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any, Final, TypeVar
 
 from dse.errors import BadInput, DseError, nearest
-from dse.processes import end_with
+from dse.processes import end_with, unhurried
 
 ENGINES: Final = ("loky", "threading", "multiprocessing", "dask")
 """The first two are joblib's backends. ``dask`` starts a local cluster of `jobs` worker processes;
@@ -65,7 +65,11 @@ def _joblib(
 
     parallel = Parallel(n_jobs=jobs, backend=name, return_as="generator_unordered")
     here = os.getpid()
-    yield from parallel(delayed(_numbered)(function, number, argument, here) for number, argument in pieces)
+    with unhurried():  # the first pieces are handed out, and the workers started, before the first result
+        results = parallel(
+            delayed(_numbered)(function, number, argument, here) for number, argument in pieces
+        )
+    yield from results
 
 
 def _forked(
@@ -74,9 +78,10 @@ def _forked(
     """The standard library's processes; joblib's backend of that name gives results only when all are there."""
     pool = ProcessPoolExecutor(None if jobs == -1 else jobs)
     try:
-        futures = [
-            pool.submit(_numbered, function, number, argument, os.getpid()) for number, argument in pieces
-        ]
+        with unhurried():
+            futures = [
+                pool.submit(_numbered, function, number, argument, os.getpid()) for number, argument in pieces
+            ]
         for future in as_completed(futures):
             yield future.result()
     finally:
@@ -104,9 +109,10 @@ def _dask(
             yield from _gather(client, function, pieces, distributed)
             return
         workers = None if jobs == -1 else jobs
-        local = distributed.LocalCluster(
-            n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=50
-        )
+        with unhurried():
+            local = distributed.LocalCluster(
+                n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=50
+            )
         with local as cluster:
             yield from _gather(distributed.Client(cluster), function, pieces, distributed)
 

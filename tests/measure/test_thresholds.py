@@ -75,7 +75,7 @@ def test_lengths_rise_to_the_longest():
     assert {192, 256, 384, 512, 640, 768, 896, 1024} <= set(lengths_up_to(1024).tolist())
 
 
-def setup(model, folder, given=None):
+def set_up(model, folder, given=None):
     texts = {name: np.random.default_rng(i).integers(0, 50, 60_000) for i, name in enumerate("ab")}
     return Setup(model, "tiny", texts, folder, given)
 
@@ -87,8 +87,8 @@ def test_counting_rows_keeps_k_on_other_text(placement, model, scales, chosen, f
     kept = {}
     for rule, sigma in (("count", 0.0), ("count", 1.0), ("mean", 0.0)):
         algorithm = build("top-theta", {**knobs, "rule": rule, "sigma": sigma})
-        place = path(algorithm, setup(model, tmp_path))
-        make(algorithm, setup(model, tmp_path), place)
+        place = path(algorithm, set_up(model, tmp_path))
+        make(algorithm, set_up(model, tmp_path), place)
         algorithm.prepare(load(place))
         result = score(model, algorithm, scales, chosen, folders)
         kept[rule, sigma] = result.counters[:, :, COLUMNS["pv_rows"]].mean() / model.shape.group
@@ -98,7 +98,7 @@ def test_counting_rows_keeps_k_on_other_text(placement, model, scales, chosen, f
 
 
 def test_settings_share_a_file_unless_their_thresholds_differ(model, tmp_path):
-    here = setup(model, tmp_path)
+    here = set_up(model, tmp_path)
     base = {"k": 8, "k0": 16, "calibration": 64, "placement": "pre", "sdc": "exact"}
     one = path(build("top-theta", base), here)
     same = ({"sdc": "offline-log"}, {"gamma": 0.5}, {"vmc": False}, {"v_bits": 8})
@@ -117,7 +117,7 @@ def test_settings_share_a_file_unless_their_thresholds_differ(model, tmp_path):
 
 
 def test_only_calibration_text_is_used(model, tmp_path):
-    here = setup(model, tmp_path)
+    here = set_up(model, tmp_path)
     low, high = PARTS["calibration"]
     other = {}
     for name, tokens in here.texts.items():
@@ -130,7 +130,7 @@ def test_only_calibration_text_is_used(model, tmp_path):
 def test_files_repeat_and_round_trip(model, tmp_path):
     algorithm = build("top-theta", {"k": 8, "k0": 16, "calibration": 64, "placement": "pre", "vmc": False})
     assert provider(algorithm.needs).load is load
-    here = setup(model, tmp_path)
+    here = set_up(model, tmp_path)
     place = path(algorithm, here)
     make(algorithm, here, place)
     first = checksum(place)
