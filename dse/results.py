@@ -6,19 +6,17 @@ a directory that has it is complete.
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from dse.errors import BadInput, nearest
-from dse.inputs import MAX_TOML, check_text, parse_json, read_text
+from dse import checksums
+from dse.errors import BadInput
+from dse.fronts import check_front, front_csv, read_front
+from dse.inputs import MAX_TOML, parse_json, read_text
 from dse.outputs import hold, write_together
 from dse.outputs import write_text as write_text
 from dse.search.keep import clear
@@ -35,19 +33,13 @@ _REQUIRED = {
     "status": str, "points": int, "evaluated": int, "excluded": int, "infeasible": int, "front": int,
     "seconds": float, "points_per_second": float, "peak_memory_bytes": int, "hypervolume": float,
     "reference_point": dict, "versions": dict, "profile": dict, "seed": int, "command": str,
-    "space_digest": str,
+    "space_digest": str, "baseline": dict, "objectives": dict,
 }  # fmt: skip
-_TEXT = ("point", "algorithm", "accuracy", "bound")
-_TRUTH = ("on_front", "best_dense_as_accurate")
-_TRUTHS = {"True": True, "False": False}
-_WHOLE = re.compile(r"-?[0-9]{1,18}")
-_DECIMAL = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-
+_OF_STUDIES = {"study": str, "sampler": str, "trials": int, "continuous": bool}
 MAX_INFO: Final = 16 << 20
 MAX_FRONT: Final = 256 << 20
 """Most bytes of ``run.json`` and ``front.csv``; a row of a front has about a thousand."""
 
-MAX_COLUMNS: Final = 1000
 WAIT_S: Final = 60.0
 """How long a finished run waits for another process that writes into its directory."""
 
@@ -89,10 +81,13 @@ def default_output(space: Space) -> Path:
     return Path("results") / f"{space.name}{suffix}"
 
 
-def existing_run(directory: Path, space: Space) -> Run | None:
+def existing_run(
+    directory: Path, space: Space, remark: Callable[[str], None] = lambda text: None
+) -> Run | None:
     """The complete run of `space` in `directory`; None where one may be written there.
 
-    A run by another version of dse, or an incomplete one, is not shown again; it may be replaced.
+    A run by another version of dse, or an incomplete one, is not shown again; it may be replaced, and `remark` is told
+    why.
 
     Raises:
         BadInput: the directory holds a run of another space, a study's, something that is no run, or cannot be
@@ -108,10 +103,16 @@ def existing_run(directory: Path, space: Space) -> Run | None:
         return None
     try:
         run = read_run(directory)
-    except BadInput:
-        return None  # damaged, but of this space: check_directory has seen its space.toml
-    same_code = run.info["versions"].get("dse") == _version()
-    return run if run.info["status"] == "complete" and same_code else None
+    except BadInput as error:  # damaged, but of this space: check_directory has seen its space.toml
+        remark(f"{str(error).removesuffix('; run the sweep again')}; computing it again")
+        return None
+    version = run.info["versions"].get("dse")
+    if version != _version():
+        remark(
+            f"{directory}: dse {version} computed this run, and this is dse {_version()}; computing it again"
+        )
+        return None
+    return run if run.info["status"] == "complete" else None
 
 
 def _kind(path: Path) -> str:
@@ -166,10 +167,13 @@ def write_run(directory: Path, result: Result) -> Run:
     Raises:
         BadInput: as `check_directory`.
     """
+    check_front(str(directory / FRONT), result.front)
+    front = front_csv(result.front)
+    info = {**result.info, checksums.KEY: checksums.checksums(result.space, front, result.info)}
     texts = {
         SPACE: result.space.to_toml(),
-        FRONT: front_csv(result.front),
-        INFO: json.dumps(result.info, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+        FRONT: front,
+        INFO: json.dumps(info, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
     }
     check_directory(directory, result.space)
     try:
@@ -182,34 +186,12 @@ def write_run(directory: Path, result: Result) -> Run:
         raise BadInput(f"{directory}: cannot write: {error.strerror}; choose another directory") from None
 
 
-def front_csv(front: pd.DataFrame) -> str:
-    """The table as CSV: shortest digits that read back exactly, whole knob values without a point."""
-    import pandas as pd
-
-    table = front.replace([math.inf, -math.inf], math.nan)  # what overflowed is not defined
-    for column in table.columns:
-        values = table[column]
-        if "." in column and pd.api.types.is_float_dtype(values.dtype):
-            known = values.dropna()
-            if len(known) and (known == known.round()).all() and (known.abs() < 2**53).all():
-                table[column] = values.astype("Int64")
-        elif "." in column and values.dtype == object:
-            table[column] = values.map(_cell)
-    text: str = table.to_csv(index=False, lineterminator="\n")
-    return text
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, float) and math.isfinite(value) and value == int(value):
-        return int(value)
-    return value
-
-
 def read_run(directory: str | Path) -> Run:
     """The run in a directory, every part checked.
 
     Raises:
-        BadInput: not a run, incomplete, or damaged; the message names the file and what is wrong.
+        BadInput: not a run, incomplete, damaged, or changed since it was written; the message names the file and
+            what is wrong.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -221,12 +203,21 @@ def read_run(directory: str | Path) -> Run:
     info = _read_info(directory / INFO)
     if info["space_digest"] != space.digest():
         raise BadInput(f"{directory / INFO}: space_digest: does not match {SPACE}; run the sweep again")
-    front = _read_front(directory / FRONT, space)
+    _check_goals(directory / INFO, info, space)
+    text = _read(directory / FRONT, MAX_FRONT)
+    front = read_front(directory / FRONT, text, space, info.get("continuous") is True)
     if info["front"] != int(front["on_front"].sum()):
         raise BadInput(
             f"{directory / INFO}: front: {info['front']}, but {FRONT} has {int(front['on_front'].sum())} rows "
             "on the front; run the sweep again"
         )
+    if checksums.KEY in info:
+        for name, found in checksums.checksums(space, text, info).items():
+            if found != info[checksums.KEY].get(name):
+                raise BadInput(
+                    f"{directory / name}: was changed since it was written, its sha256 is not the one in {INFO}; run the "
+                    "sweep again"
+                )
     return Run(directory, space, front, info)
 
 
@@ -259,12 +250,26 @@ def _read_info(path: Path) -> dict[str, Any]:
             raise BadInput(f"{path}: {key}: found {value!r}; must be {kind.__name__}")
         if kind in (int, float) and key != "hypervolume" and value < 0:
             raise BadInput(f"{path}: {key}: found {value!r}; must not be negative")
+    for key, kind in _OF_STUDIES.items() if info.get("kind", SWEEP) != SWEEP else ():
+        if type(info.get(key)) is not kind:
+            raise BadInput(f"{path}: {key}: found {info.get(key)!r}; must be {kind.__name__}; {again}")
     if info["status"] not in ("complete", "partial"):
         raise BadInput(f"{path}: status: found {info['status']!r}; must be complete or partial")
     for key, (holds, words) in _PARTS.items():
         if key in info and not holds(info[key]):
             raise BadInput(f"{path}: {key}: found {info[key]!r}; must be {words}; {again}")
     return info
+
+
+def _check_goals(path: Path, info: Mapping[str, Any], space: Space) -> None:
+    """Raise where a record seeks something else than its space, or lacks what its hypervolume counts from."""
+    again = "run the sweep again"
+    for metric, goal in info["objectives"].items():
+        if metric not in space.objectives or goal != ("maximize" if space.objectives[metric] else "minimize"):
+            raise BadInput(f"{path}: objectives: found {metric} = {goal!r}; must be as in {SPACE}; {again}")
+    for metric in space.objectives if info["front"] else ():
+        if info["reference_point"].get(metric) is None:
+            raise BadInput(f"{path}: reference_point: {metric} is missing; {again}")
 
 
 def _number_or_none(value: Any) -> bool:
@@ -287,83 +292,11 @@ _PARTS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "reference_point": (_numbers, "a table of numbers"),
     "interpolation_error": (_numbers, "a table of numbers"),
     "objectives": (lambda v: isinstance(v, dict), "a table"),
+    checksums.KEY: (lambda v: isinstance(v, dict), "a table of texts"),
     "versions": (lambda v: all(isinstance(x, str | None) for x in v.values()), "a table of texts"),
     "notes": (lambda v: isinstance(v, list) and all(isinstance(x, str) for x in v), "a list of texts"),
 }
 """What commands take from a record: key -> (whether a value is such, in words). Older records lack some."""
-
-
-def _read_front(path: Path, space: Space) -> pd.DataFrame:
-    import pandas as pd
-
-    again = "run the sweep again"
-    try:
-        columns, *rows = csv.reader(StringIO(_read(path, MAX_FRONT)), strict=True)
-    except (csv.Error, ValueError) as error:
-        raise BadInput(f"{path}: is damaged ({error}); {again}") from None
-    needed = {*_TEXT, *_TRUTH, "ties", "nll_increase", "speedup", *space.objectives}
-    missing = sorted(needed - set(columns))
-    if missing or len(set(columns)) != len(columns) or len(columns) > MAX_COLUMNS:
-        raise BadInput(f"{path}: column {(missing or ['twice'])[0]!r} is missing or doubled; {again}")
-    for number, row in enumerate(rows, 2):
-        if len(row) != len(columns):
-            raise BadInput(f"{path}:{number}: is damaged ({len(row)} cells, not {len(columns)}); {again}")
-    algorithms = [row[columns.index("algorithm")] for row in rows]
-    for number, name in enumerate(algorithms, 2):
-        if name not in space.algorithms:
-            raise BadInput(f"{path}:{number}: algorithm: found {name!r}; {nearest(name, space.algorithms)}")
-    read: dict[str, pd.Series[Any]] = {}
-    for at, column in enumerate(columns):
-        values: list[Any] = []
-        texts = column in _TEXT or _is_text(space, column)
-        owner, _, name = column.partition(".")
-        may_be_empty = owner in space.algorithms and "" in space.algorithms[owner].knobs.get(name, ())
-        for number, (row, algorithm) in enumerate(zip(rows, algorithms, strict=True), 2):
-            cell = row[at]
-            try:
-                if column in _TRUTH:
-                    values.append(_TRUTHS[cell])
-                elif texts:
-                    # An empty cell is an empty text in the rows whose knob it is, and nothing in the others.
-                    values.append(cell if cell or (may_be_empty and algorithm == owner) else math.nan)
-                    check_text(cell, ValueError)
-                else:
-                    values.append(_number(cell, column in space.objectives))
-            except (KeyError, ValueError):
-                raise BadInput(
-                    f"{path}:{number}: {column}: holds what does not belong there ({cell!r}); {again}"
-                ) from None
-        dtype = bool if column in _TRUTH else object if texts else None
-        read[column] = pd.Series(values, dtype=dtype) if dtype else pd.Series(values)
-    return pd.DataFrame(read)
-
-
-def _number(cell: str, needed: bool) -> float | bool:
-    """A cell's value: whole numbers stay whole, an empty cell is NaN.
-
-    Raises:
-        ValueError: not a finite number, or none where one is needed.
-    """
-    if cell in _TRUTHS and not needed:  # a knob that is on or off
-        return _TRUTHS[cell]
-    if _WHOLE.fullmatch(cell):
-        return int(cell)
-    if not cell and not needed:
-        return math.nan
-    if not _DECIMAL.fullmatch(cell) or not math.isfinite(float(cell)):
-        raise ValueError(cell)
-    return float(cell)
-
-
-def _is_text(space: Space, column: str) -> bool:
-    """Whether a dotted column holds text, by the values its axis may take."""
-    owner, _, name = column.partition(".")
-    values: tuple[Any, ...] = ()
-    if owner == "hardware":
-        values = space.hardware.get(name, ())
-    elif owner in space.algorithms:
-        values = space.algorithms[owner].knobs.get(name, ())
-    return any(isinstance(v, str) for v in values)
 
 
 def _version() -> str:

@@ -43,7 +43,8 @@ def run(tmp_path: Path) -> Path:
 
 def test_round_trip(run: Path) -> None:
     back = read_run(run)
-    assert back.info == RESULT.info
+    assert {k: v for k, v in back.info.items() if k != "sha256"} == RESULT.info
+    assert set(back.info["sha256"]) == {"front.csv", "run.json", "space.toml"}
     assert back.space.plain() == RESULT.space.plain()
     assert sorted(p.name for p in run.iterdir()) == ["front.csv", "run.json", "space.toml"]
     assert list(back.front.columns) == list(RESULT.front.columns)
@@ -64,7 +65,7 @@ def test_a_complete_run_is_shown_again_and_can_be_replaced(run: Path) -> None:
     space = RESULT.space
     again = existing_run(run, space)
     assert again is not None
-    assert again.info == RESULT.info
+    assert again.info == read_run(run).info
     before = (run / "front.csv").read_bytes()
     (run / "front.png").write_bytes(b"png")
     write_run(run, small())
@@ -184,6 +185,14 @@ def _info(run: Path, **changes: Any) -> None:
         ({"front": 0}, "run.json: front: 0, but front.csv has"),
         ({"space_digest": "0"}, "run.json: space_digest: does not match space.toml"),
         ({"hypervolume": float("nan")}, "run.json: is not JSON"),
+        ({"baseline": ...}, "run.json: baseline: missing"),
+        (
+            {"objectives": {"speedup": "minimize"}},
+            "run.json: objectives: found speedup = 'minimize'; must be as in",
+        ),
+        ({"objectives": {"energy_j": "minimize"}}, "run.json: objectives: found energy_j = 'minimize'"),
+        ({"reference_point": {"speedup": 0.0}}, "run.json: reference_point: nll_increase is missing"),
+        ({"kind": "study"}, "run.json: study: found None; must be str"),
     ],
 )
 def test_a_strange_record_is_refused(run: Path, changes: dict[str, Any], message: str) -> None:
@@ -214,6 +223,59 @@ def test_changed_files_are_refused(run: Path, name: str, old: str, new: str, mes
         read_run(run)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["front.csv", "run.json", "space.toml"])
+def test_a_digit_that_changed_is_noticed(run: Path, name: str) -> None:
+    """Wherever one digit of a run became another one, the run is refused, or says what it said before."""
+    text = (run / name).read_text()
+    before = read_run(run)
+    places = [at for at, c in enumerate(text) if c.isdigit()]
+    assert len(places) > 30
+    refused: list[str] = []
+    for at in places[:: max(1, len(places) // 60)]:
+        (run / name).write_text(text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :])
+        try:
+            after = read_run(run)
+        except BadInput as error:
+            refused.append(str(error))
+            continue
+        # A name, a path or a comment: nothing that decides a number.
+        assert after.info == before.info
+        assert after.front.equals(before.front)
+        assert after.space.digest() == before.space.digest()
+    assert len(refused) > (20 if name == "space.toml" else 50)
+    assert all(name in message for message in refused if name != "space.toml")
+
+
+def test_where_the_profile_lies_and_how_lines_end_does_not_count(run: Path) -> None:
+    path = run / "space.toml"
+    path.write_text(path.read_text().replace('profile = "tiny"', 'profile = "elsewhere/tiny.npz"'))
+    (run / "front.csv").write_bytes((run / "front.csv").read_bytes().replace(b"\n", b"\r\n"))
+    (run / "run.json").write_text(json.dumps(json.loads((run / "run.json").read_text())))
+    assert read_run(run).space.workload.profile == "elsewhere/tiny.npz"
+    path.write_text(path.read_text().replace('name = "small"', 'name = "great"'))
+    with pytest.raises(BadInput, match=r"space\.toml: was changed since it was written"):
+        read_run(run)
+
+
+def test_a_run_of_an_older_version_has_no_checksums(run: Path) -> None:
+    _info(run, sha256=...)
+    assert "sha256" not in read_run(run).info
+
+
+def test_why_a_run_is_computed_again_is_said(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    assert existing_run(run, RESULT.space, said.append) is not None
+    assert said == []
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "_version", lambda: "99")
+        assert existing_run(run, RESULT.space, said.append) is None
+    assert "computed this run, and this is dse 99; computing it again" in said.pop()
+    _info(run, seed=7)
+    assert existing_run(run, RESULT.space, said.append) is None
+    assert "run.json: was changed since it was written" in said[0]
+    assert said[0].endswith("; computing it again")
 
 
 def test_no_such_run(tmp_path: Path) -> None:

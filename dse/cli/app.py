@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
@@ -11,13 +12,14 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from functools import partial
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import click
 
 from dse.cli.environment import Environment, system_environment
-from dse.errors import DseError, ExitCode, nearest, one_line
+from dse.errors import MOST, BadInput, DseError, ExitCode, nearest, one_line
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     # name: (module, what it does); each module's attribute `command` is the click command
@@ -137,8 +139,13 @@ def main(arguments: Sequence[str] | None = None, environment: Environment | None
     try:
         # Of workers that are let go before they are done.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"joblib\..*")
-        with _asked_to_end(), redirect_stdout(environment.stdout), redirect_stderr(environment.stderr):
-            code = _run(arguments, environment)
+        with (
+            _asked_to_end(),
+            _warnings_in_one_line(environment),
+            redirect_stdout(environment.stdout),
+            redirect_stderr(environment.stderr),
+        ):
+            code = _run(sys.argv[1:] if arguments is None else arguments, environment)
         environment.stdout.flush()
         return int(code)
     except (BrokenPipeError, ReaderGone):
@@ -190,8 +197,46 @@ def _asked_to_end() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _run(arguments: Sequence[str] | None, environment: Environment) -> int:
+@contextmanager
+def _warnings_in_one_line(environment: Environment) -> Iterator[None]:
+    """What a library warns of is a remark: one line, without the place in its source."""
+    before = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        environment.remark(f"note: {one_line(str(message))}")
+
+    if not environment.debug:
+        warnings.showwarning = show
     try:
+        yield
+    finally:
+        warnings.showwarning = before
+
+
+def _check_words(arguments: Sequence[str]) -> None:
+    """Raise BadInput where an argument would move a terminal's cursor when it is repeated, or is no text at all."""
+    for number, argument in enumerate(arguments, 1):
+        if not argument.isprintable() or len(argument) > MOST:
+            from dse.inputs import check_text
+
+            check_text(argument, partial(_complain, number))
+
+
+def _complain(number: int, message: str) -> BadInput:
+    return BadInput(f"dse: argument {number}: {message}")
+
+
+def _run(arguments: Sequence[str], environment: Environment) -> int:
+    environment.debug |= "--debug" in arguments  # also where reading the arguments fails
+    try:
+        _check_words(arguments)
         group.main(arguments, prog_name="dse", standalone_mode=False, obj=environment)
         return ExitCode.DONE
     except (BrokenPipeError, ReaderGone):
@@ -201,6 +246,8 @@ def _run(arguments: Sequence[str] | None, environment: Environment) -> int:
         _say(environment, "terminated" if asked else "interrupted")
         return ExitCode.INTERRUPTED
     except click.ClickException as error:
+        if environment.debug:
+            traceback.print_exc(file=environment.stderr)
         _say(environment, _usage(error))
         return ExitCode.BAD_INPUT
     except Exception as error:
@@ -211,7 +258,10 @@ def _run(arguments: Sequence[str] | None, environment: Environment) -> int:
         return code
 
 
-_USERS: Final = (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError)
+_USERS: Final = frozenset({
+    errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP,
+    errno.EROFS,
+})  # fmt: skip
 """What a user's choice of place brings about."""
 
 
@@ -221,7 +271,7 @@ def _failure(error: Exception, debug: bool) -> tuple[int, str]:
         return error.exit_code, str(error)
     if isinstance(error, OSError):
         reason = (error.strerror or str(error) or type(error).__name__).lower()
-        code = ExitCode.BAD_INPUT if isinstance(error, _USERS) else ExitCode.FAILED
+        code = ExitCode.BAD_INPUT if error.errno in _USERS else ExitCode.FAILED
         return code, f"{error.filename}: {reason}" if error.filename else reason
     if isinstance(error, MemoryError):
         return ExitCode.FAILED, "out of memory; a smaller space or fewer --jobs need less"

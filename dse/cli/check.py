@@ -9,6 +9,7 @@ import click
 
 from dse.cli.environment import Environment
 from dse.cli.options import common
+from dse.cli.places import NAME
 from dse.cli.table import Column, layout
 
 _SHOWN = 6
@@ -16,7 +17,7 @@ _SHOWN = 6
 
 
 @click.command(name="check")
-@click.argument("space", default="quickstart")
+@click.argument("space", type=NAME, default="quickstart")
 @common("set", "json", "quiet", "debug")
 @click.pass_obj
 def command(environment: Environment, space: str, overrides: tuple[str, ...]) -> None:

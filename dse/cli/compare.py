@@ -9,14 +9,15 @@ import click
 
 from dse.cli.environment import Environment
 from dse.cli.options import common
+from dse.cli.places import NAME
 
 if TYPE_CHECKING:
     from dse.search.compare import Comparison, Side
 
 
 @click.command(name="compare")
-@click.argument("a", metavar="A")
-@click.argument("b", metavar="B")
+@click.argument("a", type=NAME, metavar="A")
+@click.argument("b", type=NAME, metavar="B")
 @click.option(
     "-x", "--x", default="", metavar="METRIC", help="Horizontal axis of the chart: a shared objective."
 )
@@ -40,12 +41,19 @@ def command(
     ratios are taken over A's baseline where the baselines differ.
     """
     from dse.charts.style import chart_format
+    from dse.cli.options import refuse_unused
+    from dse.cli.places import check_file
     from dse.errors import BadInput, nearest
     from dse.results import read_run
     from dse.search.compare import compare
 
-    if output is not None:
+    if output is None:
+        refuse_unused({"x": "-x", "y": "-y", "look": "--style"}, "they are of the chart that --output writes")
+    else:
         chart_format(output)
+        check_file(output)
+    if environment.json:
+        refuse_unused({"rows": "--rows"}, "--json lists every point")
     runs = read_run(a), read_run(b)
     names = (Path(a).resolve().name, Path(b).resolve().name)
     found = compare(*runs, names=names if names[0] != names[1] else (a, b))

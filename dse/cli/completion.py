@@ -60,7 +60,7 @@ def run_directories(incomplete: str) -> list[str]:
     if not incomplete:
         places += [Path("results"), *sorted(Path("results").glob("*/"))]
     found = [str(p.parent) for place in places for p in (*place.glob("run.json"), *place.glob("*/run.json"))]
-    return sorted(set(found) - {"."})
+    return sorted(name for name in set(found) - {"."} if name.isprintable())
 
 
 def profiles(incomplete: str) -> list[str]:

@@ -10,6 +10,7 @@ import click
 
 from dse.cli.environment import Environment
 from dse.cli.options import common
+from dse.cli.places import NAME
 from dse.cli.table import Column, fixed, layout, significant
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _PHASES = {
 
 
 @click.command(name="explain")
-@click.argument("run", metavar="RUN")
+@click.argument("run", type=NAME, metavar="RUN")
 @click.argument("point", default="", metavar="[POINT]")
 @common("set", "json", "quiet", "debug")
 @click.pass_obj

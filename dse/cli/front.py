@@ -9,6 +9,7 @@ import click
 
 from dse.cli.environment import Environment
 from dse.cli.options import common
+from dse.cli.places import PLACE, check_file
 from dse.errors import BadInput, nearest
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _SUFFIXES = {".csv": "csv", ".json": "json", ".txt": "table"}
 
 
 @click.command(name="front")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=PLACE)
 @click.option(
     "--format", "form", type=click.Choice(["table", "csv", "json"]), help="How to print.  [default: table]"
 )
@@ -37,9 +38,7 @@ _SUFFIXES = {".csv": "csv", ".json": "json", ".txt": "table"}
 @click.option(
     "--rows", type=click.IntRange(min=0), default=None, metavar="N", help="Most rows shown; 0: all."
 )
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write .csv, .json or .txt."
-)
+@click.option("-o", "--output", type=PLACE, metavar="FILE", help="Write .csv, .json or .txt.")
 @common("json", "quiet", "debug")
 @click.pass_obj
 def command(
@@ -64,10 +63,13 @@ def command(
     form = _format(form, output, environment)
     found = read_run(run)
     points = in_order(found.front)
-    chosen = [name for name in columns.split(",") if name]
-    for name in [*chosen, sort.removeprefix("-")]:
-        if name and name not in points:
+    chosen = columns.split(",") if columns else []
+    for name in [*chosen, *([sort.removeprefix("-")] if sort else [])]:
+        if name not in points:
             raise BadInput(f"{run}: no column {name!r}; {nearest(name, map(str, points.columns))}")
+    for name in chosen:
+        if chosen.count(name) > 1:
+            raise BadInput(f"--columns {columns}: {name!r} appears twice; name every column once")
     for name in algorithms:
         if name not in set(points["algorithm"]):
             raise BadInput(f"{run}: no algorithm {name!r}; {nearest(name, sorted(set(points['algorithm'])))}")
@@ -75,6 +77,10 @@ def command(
         points = points[points["algorithm"].isin(algorithms)]
     if not everything:
         points = points[points["on_front"].astype(bool)]
+        if points.empty:
+            environment.remark(
+                f"note: no point of {', '.join(algorithms)} is on the front; --all shows those on its own"
+            )
     if sort:
         points = points.sort_values(sort.removeprefix("-"), ascending=not sort.startswith("-"), kind="stable")
     if form != "table":
@@ -100,7 +106,11 @@ def command(
 
 
 def _format(form: str | None, output: Path | None, environment: Environment) -> str:
-    if form is None and output is not None:
+    if output is not None:
+        check_file(output)
+    if form not in (None, "json") and environment.json:
+        raise BadInput(f"--format {form}: stands beside --json; give one of them")
+    if form is None and output is not None and not environment.json:
         if output.suffix not in _SUFFIXES:
             raise BadInput(
                 f"{output}: suffix {output.suffix!r}; valid: {', '.join(_SUFFIXES)} (or name a --format)"

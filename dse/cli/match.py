@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dse.cli.environment import Environment
-from dse.cli.options import common
+from dse.cli.options import common, refuse_unused
+from dse.cli.places import NAME, PLACE, check_file
 from dse.errors import BadInput
+from dse.inputs import MAX_TOML, parse_toml, read_text
 
 if TYPE_CHECKING:
     from dse.profiles.profile import Profile
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="match")
-@click.argument("space", default="quickstart")
+@click.argument("space", type=NAME, default="quickstart")
 @click.option(
     "--loss", metavar="A,B,...", default="0.003,0.01,0.03,0.1", show_default=True,
     help="Accuracy budgets, nats per token.",
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     help="Print the chosen settings as a grid for `dse profile run --grid` (with -o: write that file), and stop.",
 )  # fmt: skip
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="DIR",
+    "-o", "--output", type=PLACE, metavar="DIR",
     help="Folder to write.  [default: results/<space name>-match]",
 )  # fmt: skip
 @click.option(
@@ -64,7 +66,7 @@ def command(
     lose alike: window by window, their difference is zero within its 95 % interval.
     """
     from dse.search.match import choose, match, with_everything
-    from dse.search.match_files import check_folder, info, settings_toml, write_match
+    from dse.search.match_files import check_directory, check_folder, info, settings_toml, write_match
     from dse.space import load_space
 
     budgets = _budgets(loss)
@@ -72,12 +74,14 @@ def command(
     if everything:
         chosen = with_everything(chosen)
     if settings_only:
+        _check_settings_only(environment, output)
         with environment.progress_bar() as progress:
             picks, _ = choose(chosen, budgets, jobs=jobs, progress=progress)
         _write_settings(environment, output, settings_toml(chosen, picks, chosen.profile.name))
         return
     judge = _confirmation(chosen, confirmation, _spelt(space, loss, everything, None, overrides))
     directory = output or Path("results") / f"{chosen.name}-match"
+    check_directory(directory)
     spelt = _spelt(space, loss, everything, confirmation, overrides)
     with environment.progress_bar() as progress:
         found = match(chosen, judge, budgets, jobs=jobs, progress=progress, command=spelt)
@@ -90,14 +94,44 @@ def command(
     environment.print(f"All of it is in {directory}.")
 
 
+def _check_settings_only(environment: Environment, output: Path | None) -> None:
+    """Raise where the settings cannot be written there, or an option was given that is of the comparison."""
+    refuse_unused(
+        {"confirmation": "--confirmation", "again": "--replace"},
+        "--settings-only stops before the comparison",
+    )
+    if environment.json:
+        raise BadInput("dse match: --json: has no effect here; --settings-only writes TOML")
+    if output is None:
+        return
+    check_file(output)
+    if output.exists() and not _is_settings(output):
+        raise BadInput(
+            f"{output}: is no grid of settings; nothing was overwritten, choose another file with --output"
+        )
+
+
+def _is_settings(path: Path) -> bool:
+    """Whether a file is a grid of settings, which may be replaced."""
+    try:
+        table, _ = parse_toml(str(path), read_text(path, MAX_TOML, ""))
+    except BadInput:
+        return False
+    return list(table) == ["grid"]
+
+
 def _budgets(text: str) -> tuple[float, ...]:
     try:
-        budgets = tuple(float(part) for part in text.split(",") if part.strip())
+        budgets = tuple(float(part) for part in text.split(","))
     except ValueError:
         budgets = ()
-    if not budgets or not all(0 < budget < math.inf for budget in budgets):
+    if (
+        not budgets
+        or not all(0 < budget < math.inf for budget in budgets)
+        or len(set(budgets)) < len(budgets)
+    ):
         raise BadInput(
-            f"--loss {text}: must be positive numbers with commas between them, such as 0.003,0.01"
+            f"--loss {text}: must be positive numbers, each once, with commas between them, such as 0.003,0.01"
         )
     return budgets
 
@@ -134,8 +168,6 @@ def _write_settings(environment: Environment, path: Path | None, text: str) -> N
     if path is None:
         environment.stdout.write(text)
         return
-    if path.is_dir():
-        raise BadInput(f"{path}: is a directory; --settings-only writes one TOML file")
     try:
         write_text(path, text)
     except OSError as error:

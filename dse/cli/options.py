@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from dse.cli.environment import Environment
+from dse.cli.places import PLACE
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+MAX_JOBS: Final = 1024
+"""Most worker processes of one command; more machines share a scheduler."""
+
+MAX_SEED: Final = 2**32 - 1
+"""Largest seed that everything that draws random numbers takes."""
 
 
 def _flag(name: str) -> Callable[[click.Context, click.Parameter, bool], None]:
@@ -37,7 +44,7 @@ _OPTIONS: Final[dict[str, Callable[[F], F]]] = {
     "output": click.option(
         "-o",
         "--output",
-        type=click.Path(path_type=Path),
+        type=PLACE,
         metavar="DIR",
         help="Run directory to write.  [default: results/<space name>]",
     ),
@@ -47,7 +54,7 @@ _OPTIONS: Final[dict[str, Callable[[F], F]]] = {
     "chart": click.option(
         "-o",
         "--output",
-        type=click.Path(path_type=Path),
+        type=PLACE,
         metavar="FILE",
         help="Chart to write: .png, .svg or .pdf.",
     ),
@@ -70,7 +77,7 @@ _OPTIONS: Final[dict[str, Callable[[F], F]]] = {
     "jobs": click.option(
         "-j",
         "--jobs",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, MAX_JOBS),
         default=1,
         show_default=True,
         metavar="N",
@@ -84,7 +91,7 @@ _OPTIONS: Final[dict[str, Callable[[F], F]]] = {
         help="joblib backend that runs the workers.",
     ),
     "seed": click.option(
-        "--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="Seed."
+        "--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True, metavar="N", help="Seed."
     ),
     "fresh": click.option("--fresh", is_flag=True, help="Compute again even if the run is complete."),
     "json": click.option(
@@ -124,3 +131,19 @@ def common(*names: str) -> Callable[[F], F]:
         return function
 
     return decorate
+
+
+def refuse_unused(useless: Mapping[str, str], why: str) -> None:
+    """Raise where an option was given that does nothing here.
+
+    Args:
+        useless: parameter of the running command -> how its option is spelt.
+        why: ends the message: which options go together.
+
+    Raises:
+        click.UsageError: the first such option, and why.
+    """
+    context = click.get_current_context()
+    for name, option in useless.items():
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{option}: has no effect here; {why}", context)

@@ -95,6 +95,11 @@ def draw_parallel(environment: Environment, runs: tuple[str, ...], wish: Wish) -
     from dse.charts.parallel import parallel_figure, usual_axes
 
     run = only(runs, "parallel")
+    for name in wish.columns:
+        if wish.columns.count(name) > 1:
+            raise BadInput(
+                f"--columns {','.join(wish.columns)}: {name!r} appears twice; name every axis once"
+            )
     columns = list(wish.columns) or usual_axes(run.front, list(run.space.objectives))
     return parallel_figure(run.front, columns, titled(run, wish), wish.width), {"columns": columns}
 

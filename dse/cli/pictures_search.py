@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from dse.cli.environment import Environment
+from dse.cli.options import refuse_unused
 from dse.errors import BadInput, nearest
 
 if TYPE_CHECKING:
@@ -154,6 +155,9 @@ def draw_importance(environment: Environment, runs: tuple[str, ...], wish: Wish)
     space = load_space(run.directory / "space.toml")
     objectives: dict[str, bool] = {m: goal == "maximize" for m, goal in run.info["objectives"].items()}
     if is_study(run):
+        refuse_unused(
+            {"samples": "--samples", "seed": "--seed"}, "the trials of the study are drawn, all of them"
+        )
         layout = Layout(space, bool(run.info["continuous"]))
         trials = trials_of(layout, _trials(run), list(objectives))
         sample = f"{run.info['trials']:,} trials of the study ({run.info['sampler']})"

@@ -29,6 +29,11 @@ def draw_winner(environment: Environment, runs: tuple[str, ...], wish: Wish) -> 
 
     keys = [text.partition("=")[0] for text in wish.over]
     alone = len(runs) == 1
+    if not alone and (len(keys) > 2 or any("=" in text for text in wish.over)):
+        raise BadInput(
+            f"--over {wish.over[-1]}: the axes of a map of several runs are one or two keys, their values the runs'; write "
+            "--over KEY"
+        )
     cells, axes, title = _swept(environment, runs[0], wish) if alone else _compared(runs, keys, wish)
     title = title if wish.title is None else wish.title
     x, y = (_axis_name(key) for key, _ in axes)
@@ -51,6 +56,8 @@ def _swept(environment: Environment, source: str, wish: Wish) -> tuple[list[Cell
         )
     place = str(Path(source) / "space.toml") if Path(source).is_dir() else source
     axes = [_axis(text, place, wish.overrides) for text in wish.over]
+    if len({key for key, _ in axes}) < len(axes):
+        raise BadInput(f"--over {axes[0][0]}: named twice; the two axes of a map differ")
     if len(axes) == 1:
         axes.append(("", [""]))
     cells, first = [], None
@@ -134,14 +141,22 @@ def _compared(runs: tuple[str, ...], keys: Sequence[str], wish: Wish) -> tuple[l
             for k in tables[0]
             if len({repr(t.get(k)) for t in tables}) > 1 and not k.startswith("baseline.")
         ]
-        keys = [k for k in differing if k.startswith(("workload.", "hardware."))][:2]
+        keys = [
+            k
+            for k in differing
+            if k.startswith(("workload.", "hardware.")) and all(_is_one(t.get(k)) for t in tables)
+        ][:2]
     if not keys:
         raise BadInput(
-            "--kind winner: the spaces of these runs differ in no entry of workload or hardware; name one with --over KEY"
+            "--kind winner: the spaces of these runs differ in no entry of workload or hardware that has one value in "
+            "each; name one with --over KEY"
         )
     for key in keys:
         if key not in tables[0]:
             raise BadInput(f"--over {key}: no such entry; {nearest(key, tables[0])}")
+        for run, table in zip(runs, tables, strict=True):
+            if not _is_one(table.get(key)):
+                raise BadInput(f"--over {key}: {run} has {table.get(key)!r}; must be one value in each run")
     pairs = [tuple(t.get(k) for k in keys) for t in tables]
     if len(set(map(repr, pairs))) < len(pairs):
         raise BadInput(
@@ -155,6 +170,11 @@ def _compared(runs: tuple[str, ...], keys: Sequence[str], wish: Wish) -> tuple[l
     return cells, (axes + [("", [])])[:2], ""
 
 
+def _is_one(value: Any) -> bool:
+    """Whether an entry of a space is one value, and no axis or nothing."""
+    return isinstance(value, str | int | float)
+
+
 def _axis(text: str, source: str, overrides: Sequence[str]) -> tuple[str, list[Any]]:
     """``key=v1,v2``, ``key=[...]`` in TOML, or ``key=all``."""
     key, equals, values = text.partition("=")
@@ -162,7 +182,11 @@ def _axis(text: str, source: str, overrides: Sequence[str]) -> tuple[str, list[A
         raise BadInput(f"--over {text}: no values; write KEY=V1,V2,...")
     if values == "all":
         return key, _every(key, source, overrides)
-    return key, [_value(v) for v in values.strip("[]").split(",")]
+    found = [_value(v) for v in values.strip("[]").split(",")]
+    for value in found:
+        if found.count(value) > 1:
+            raise BadInput(f"--over {text}: {value!r} appears twice; name every value once")
+    return key, found
 
 
 def _every(key: str, source: str, overrides: Sequence[str]) -> list[Any]:

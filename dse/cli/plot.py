@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from dse.cli.environment import Environment
-from dse.cli.options import common
+from dse.cli.options import common, refuse_unused
+from dse.cli.places import NAME, check_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,24 +20,56 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of chart: what it shows, and the module of `dse.cli` with its ``draw_NAME``."""
+    """A kind of chart.
+
+    Attributes:
+        shows: what, in words. module: of `dse.cli`, with its ``draw_NAME``.
+        takes: parameters of the command that it heeds, besides those that every kind does.
+    """
 
     shows: str
     module: str
+    takes: tuple[str, ...]
 
 
 KINDS: Final[dict[str, Kind]] = {
-    "front": Kind("two metrics of the front, a third as colour or size", "pictures"),
-    "breakdown": Kind("where time and energy of points go", "pictures_points"),
-    "roofline": Kind("what points reach of their roofs", "pictures_points"),
-    "dram": Kind("DRAM efficiency against the fraction of rows kept", "pictures_points"),
-    "parallel": Kind("points as lines over hardware and metrics", "pictures"),
-    "knobs": Kind("accuracy and bytes against a knob, from a profile", "pictures"),
-    "winner": Kind("best algorithm over two axes of a space, or over several runs", "pictures_winner"),
-    "waterfall": Kind("where a published gain goes", "waterfall"),
-    "importance": Kind("which parameters decide, in a study or a space", "pictures_search"),
-    "hypervolume": Kind("what studies found over their trials, beside exact fronts", "pictures_search"),
+    "front": Kind(
+        "two metrics of the front, a third as colour or size",
+        "pictures",
+        ("x", "y", "colour", "size", "cloud", "published", "algorithm"),
+    ),
+    "breakdown": Kind("where time and energy of points go", "pictures_points", ("points", "budget")),
+    "roofline": Kind("what points reach of their roofs", "pictures_points", ("points", "budget")),
+    "dram": Kind("DRAM efficiency against the fraction of rows kept", "pictures_points", ("points",)),
+    "parallel": Kind("points as lines over hardware and metrics", "pictures", ("columns",)),
+    "knobs": Kind(
+        "accuracy and bytes against a knob, from a profile",
+        "pictures",
+        ("algorithm", "knob", "by", "overrides"),
+    ),
+    "winner": Kind(
+        "best algorithm over two axes of a space, or over several runs",
+        "pictures_winner",
+        ("budget", "over", "overrides"),
+    ),
+    "waterfall": Kind("where a published gain goes", "waterfall", ("algorithm", "budget")),
+    "importance": Kind(
+        "which parameters decide, in a study or a space", "pictures_search", ("samples", "seed")
+    ),
+    "hypervolume": Kind(
+        "what studies found over their trials, beside exact fronts", "pictures_search", ("x",)
+    ),
 }
+
+OPTIONS: Final = {
+    "x": "-x", "y": "-y", "points": "--point", "overrides": "--set",
+    **{n: f"--{n}" for n in ("colour", "size", "cloud", "published", "budget", "algorithm", "knob", "by", "over",
+                             "columns", "samples", "seed")},
+}  # fmt: skip
+"""Parameters that some kinds heed, and how their options are spelt."""
+
+MOST_SAMPLES: Final = 1_000_000
+"""Most points drawn from a space: each is priced by itself."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +109,15 @@ def _width(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     return inches
 
 
+def _finite(ctx: click.Context, parameter: click.Parameter, value: float) -> float:
+    """A number, and not infinite."""
+    if not math.isfinite(value):
+        raise click.BadParameter(f"found {value!r}; must be a finite number", ctx, parameter)
+    return value
+
+
 @click.command(name="plot")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.argument("runs", nargs=-1, required=True, type=NAME, metavar="RUN...")
 @click.option(
     "-k",
     "--kind",
@@ -111,6 +152,7 @@ def _width(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @click.option(
     "--budget",
     type=click.FloatRange(min=0),
+    callback=_finite,
     default=0.01,
     show_default=True,
     metavar="NATS",
@@ -139,7 +181,7 @@ def _width(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @click.option("--columns", default="", metavar="A,B,...", help="parallel: the axes.")
 @click.option(
     "--samples",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MOST_SAMPLES),
     default=2000,
     show_default=True,
     metavar="N",
@@ -183,18 +225,38 @@ def command(
     """
     from dse.charts.style import chart_format, save, styled
 
+    _check(runs, kind, wishes["points"])
     with styled(look) as style:
         inches = {"column": style.width, "page": style.page}.get(width) if isinstance(width, str) else width
-        wish = Wish(width=inches, columns=tuple(c for c in columns.split(",") if c), **wishes)
+        wish = Wish(width=inches, columns=tuple(columns.split(",")) if columns else (), **wishes)
         if output is None:
             output = _output(runs, kind, wish)
         chart_format(output)
+        check_file(output)
         figure, facts = _draw(environment, runs, kind, wish)
         path = save(figure, output)
     if environment.json:
         environment.print_json({"chart": str(path), "kind": kind, "runs": list(runs), **facts})
     else:
         environment.print(str(path))
+
+
+def _check(runs: tuple[str, ...], kind: str, points: tuple[str, ...]) -> None:
+    """Raise where an option was given that this chart does not heed."""
+    heeded = set(KINDS[kind].takes)
+    if points:
+        heeded -= {"budget"}  # it chooses points where none is named
+    if kind == "winner" and len(runs) > 1:
+        heeded -= {"overrides"}
+    kinds = {n: " and ".join(k for k, v in KINDS.items() if n in v.takes) for n in OPTIONS}
+    for name, option in OPTIONS.items():
+        if name not in heeded:
+            alone = (
+                "points are named by --point, runs are as they are"
+                if name in KINDS[kind].takes
+                else f"it is for --kind {kinds[name]}"
+            )
+            refuse_unused({name: option}, alone)
 
 
 def _output(runs: tuple[str, ...], kind: str, wish: Wish) -> Path:

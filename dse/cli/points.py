@@ -163,11 +163,12 @@ def _row(run: Run, point: str) -> int:
         raise BadInput(f"{run.directory}: {point!r} begins the ids of {len(found)} points; give more of it")
     if found:
         return found[0]
-    if point.isdigit() and 1 <= int(point) <= len(ids):
+    number = point.isascii() and point.isdigit()
+    if number and len(point) < 12 and 1 <= int(point) <= len(ids):
         return int(point) - 1
     raise BadInput(
-        f"{run.directory}: no point {point!r}; {nearest(point, ids) if not point.isdigit() else ''}"
-        f"{'' if not point.isdigit() else f'rows go from 1 to {len(ids)}'}"
+        f"{run.directory}: no point {point!r}; {'' if number else nearest(point, ids)}"
+        f"{'' if not number else f'rows go from 1 to {len(ids)}'}"
     )
 
 
@@ -175,17 +176,16 @@ def _given(space: Space, overrides: Sequence[str]) -> _Given:
     """Overrides by section, keys checked."""
     from dataclasses import fields
 
-    from dse.hardware.components import COMPONENTS
+    from dse.hardware.components import COMPONENTS, check_constant
     from dse.hardware.parameters import PARAMETERS, check_value
-    from dse.space.source import parse_override
+    from dse.space.source import parse_overrides
 
     known = space.profile.algorithms
     given = _Given()
     settable = [
         f.name for f in fields(space.workload) if f.name not in ("profile", "profile_sha256", "phase")
     ]
-    for text in overrides:
-        path, value = parse_override(text)
+    for text, path, value in parse_overrides(overrides):
         if path[0] == "algorithms" and len(path) > 1:
             path = path[1:]
         head = path[0]
@@ -196,7 +196,7 @@ def _given(space: Space, overrides: Sequence[str]) -> _Given:
         elif head == "hardware" and len(path) == 2:
             if path[1] not in PARAMETERS:
                 raise BadInput(f"--set {text}: no such parameter; {nearest(path[1], PARAMETERS)}")
-            given.hardware[path[1]] = check_value("--set", path[1], value)
+            given.hardware[path[1]] = check_value("--set hardware", path[1], value)
         elif head == "workload" and len(path) == 2:
             if path[1] not in settable:
                 raise BadInput(f"--set {text}: no such key; {nearest(path[1], settable)}")
@@ -205,7 +205,7 @@ def _given(space: Space, overrides: Sequence[str]) -> _Given:
         elif head == "components" and len(path) == 2:
             if path[1] not in COMPONENTS:
                 raise BadInput(f"--set {text}: no such constant; {nearest(path[1], COMPONENTS)}")
-            given.components[path[1]] = value
+            given.components[path[1]] = check_constant("--set components", path[1], value)
         elif head in known and len(path) == 2:
             knobs = space.profile.knobs(head)
             if path[1] not in knobs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -15,9 +16,11 @@ from dse.cli.profile_options import (
     chosen_settings,
     controller_option,
     grid_option,
+    held,
     knobs_option,
     model_option,
     need_lm,
+    new_file,
     scales_option,
     seed_option,
     setting_progress,
@@ -98,16 +101,21 @@ def run(
     """Measure accuracy and access statistics of every setting; continue where an earlier run stopped."""
     need_lm()
     settings = chosen_settings(grid, algorithm, knobs)
+    from dse.errors import BadInput
     from dse.measure.job import Job, quiet_workers, shipped_scales
-    from dse.measure.run import measure, pack
+    from dse.measure.replace import check_replaceable
+    from dse.measure.run import SHARDS, measure, pack
     from dse.profiles.profile import rounded
     from dse.profiles.store import write_profile
 
     if jobs > 1:
         quiet_workers()
+    name = name or _name(model, text, part, phase)
+    if Path(name).name != name or name.startswith(".") or not name.isprintable():
+        raise BadInput(f"--name {name}: is no name of a file; letters, digits, - and _ would be right")
     job = Job(
         model=model,
-        name=name or _name(model, text, part, phase),
+        name=name,
         settings=tuple(settings),
         contexts=tuple(sorted(set(contexts))),
         count=windows,
@@ -122,13 +130,15 @@ def run(
         command=typed_command(),
     )
     notes: list[str] = []
-    with setting_progress(environment) as progress:
-        profile = pack(job, notes.append) if pack_only else measure(job, jobs, progress, notes.append)
-    for note in notes:
-        environment.remark(note)
-    profile = rounded(profile)  # counters to 12 bits: a far smaller file, errors below 0.02 %
     path = output / f"{job.name}.npz"
-    write_profile(path, profile)
+    with nullcontext() if pack_only else held(output / SHARDS, environment):
+        check_replaceable(job, path, pack_only)
+        with setting_progress(environment) as progress:
+            profile = pack(job, notes.append) if pack_only else measure(job, jobs, progress, notes.append)
+        for note in notes:
+            environment.remark(note)
+        profile = rounded(profile)  # counters to 12 bits: a far smaller file, errors below 0.02 %
+        write_profile(path, profile)
     if environment.json:
         environment.print_json(
             {
@@ -173,6 +183,7 @@ def calibrate(
 ) -> None:
     """Fit static quantisation scales to the calibration part of a text."""
     need_lm()
+    new_file(output)
     from dse.measure.calibrate import calibrate as fit
     from dse.measure.calibrate import save_scales
     from dse.measure.material import windows as draw
@@ -180,8 +191,9 @@ def calibrate(
     from dse.models.load import load_model
     from dse.models.text import find_text
 
+    source = find_text(text)
     loaded = load_model(model, backend)
-    chosen = draw(find_text(text).tokens(loaded.tokenizer), "calibration", context, windows, seed)
+    chosen = draw(source.tokens(loaded.tokenizer), "calibration", context, windows, seed)
     save_scales(output, {**fit(loaded, chosen), PASSAGES: joined(w.tokens for w in chosen)})
     if environment.json:
         environment.print_json({"scales": str(output), "windows": [[w.book, w.start] for w in chosen]})

@@ -9,6 +9,7 @@ import click
 
 from dse.cli.environment import Environment
 from dse.cli.options import common
+from dse.cli.profile_options import new_file
 
 
 @click.command()
@@ -27,6 +28,7 @@ def merge(environment: Environment, profiles: tuple[str, ...], name: str | None,
     from dse.profiles.merge import merge_all
     from dse.profiles.store import load_profile, write_profile
 
+    new_file(output)
     parts = [load_profile(profile) for profile in profiles]
     name = name or parts[0].name
     merged = merge_all(replace(part, name=name) for part in parts)

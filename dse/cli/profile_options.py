@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -17,11 +19,14 @@ if TYPE_CHECKING:
     from dse.algorithms.contract import Algorithm
     from dse.measure.job import Progress
 
+MAX_SEED: Final = (1 << 63) - 1
+
 model_option = click.option(
     "--model",
     default=DEFAULT_MODEL,
     show_default=True,
-    help="A known model, a GGUF file, or a Hugging Face directory.",
+    help="A known model, a GGUF file, or a Hugging Face directory of safetensors. Pickled weights (.bin, .pt) and code "
+    "that comes with a model are never loaded.",
 )
 backend_option = click.option(
     "--backend",
@@ -37,7 +42,7 @@ text_option = click.option(
     help="prose, technical, code, or a text file of one's own (UTF-8).",
 )
 seed_option = click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws the windows."
+    "--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True, help="Draws the windows."
 )
 
 grid_option = click.option(
@@ -68,17 +73,66 @@ def need_lm() -> None:
         raise BadInput(f"measuring needs {', '.join(missing)}: run `pip install '.[lm]'` in the checkout")
 
 
+def new_file(path: Path) -> None:
+    """Say before any work where its result cannot be kept, or would replace what is there. Raises `BadInput`."""
+    import os
+
+    from dse.errors import BadInput
+
+    if path.is_symlink() or path.exists():
+        raise BadInput(
+            f"{path}: is there already; nothing was overwritten, remove it or choose another --output"
+        )
+    folder = next((p for p in path.absolute().parents if p.exists()), Path("/"))
+    if not folder.is_dir():
+        raise BadInput(f"{path}: {folder} is not a directory; choose another --output")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise BadInput(f"{path}: {folder} is not writable; choose another --output")
+
+
+@contextmanager
+def held(folder: Path, environment: Environment) -> Iterator[None]:
+    """Keep other processes out of a working folder. Raises `BadInput` where another is in it, or it cannot be made."""
+    from dse.errors import BadInput
+    from dse.outputs import hold
+
+    with ExitStack() as stack:
+        try:
+            hold_of = stack.enter_context(hold(folder))
+        except OSError as error:
+            why = (
+                "is not writable"
+                if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM)
+                else "cannot be written"
+            )
+            reason = (error.strerror or "error").lower()
+            raise BadInput(f"{folder}: {why} ({reason}); choose another --output") from None
+        if hold_of.left:
+            environment.remark(f"{folder}: {hold_of.left}; going on from what it finished")
+        yield
+
+
 def chosen_settings(grid: str | None, algorithm: str | None, knobs: tuple[str, ...]) -> list[Algorithm]:
     from dse.cli.settings import settings_of_file, settings_of_options
     from dse.errors import BadInput
+    from dse.inputs import MAX_TOML, parse_toml, read_text
 
     if algorithm is None:
         if knobs:
             raise BadInput("--set needs --algorithm: a knob belongs to one algorithm")
+        if grid is not None and grid.endswith(".toml"):
+            parse_toml(
+                grid, read_text(Path(grid), MAX_TOML, "a grid or a space is needed")
+            )  # before it is read
         return settings_of_file(grid or DEFAULT_MODEL)
     if grid is not None:
         raise BadInput("--grid and --algorithm exclude each other")
-    return settings_of_options(algorithm, knobs)
+    try:
+        return settings_of_options(algorithm, knobs)
+    except (ValueError, RecursionError):  # tomllib's, of numbers and of lists without end
+        raise BadInput(
+            "--set: a value with too many digits or levels; numbers, words and lists of them are right"
+        ) from None
 
 
 @contextmanager
@@ -94,9 +148,20 @@ def setting_progress(environment: Environment) -> Iterator[Progress]:
         yield progress
 
 
+MANNERS: Final = re.compile(r"-j\d+|--jobs=.*|--json|-q|--quiet|--debug|--pack-only")
+"""Options that decide how a command is run, and nothing that it measures."""
+
+
 def typed_command() -> str:
-    """The command line, without this machine's folders."""
-    return "dse " + " ".join(_portable(argument) for argument in sys.argv[1:])
+    """The command line, without this machine's folders and without what measures nothing."""
+    words = iter(sys.argv[1:])
+    kept = []
+    for word in words:
+        if word in ("-j", "--jobs"):
+            next(words, None)
+        elif not MANNERS.fullmatch(word):
+            kept.append(_portable(word))
+    return "dse " + " ".join(kept)
 
 
 def _portable(argument: str) -> str:

@@ -14,6 +14,7 @@ from dse.cli.profile_options import (
     chosen_settings,
     controller_option,
     grid_option,
+    held,
     knobs_option,
     model_option,
     need_lm,
@@ -84,7 +85,7 @@ def probe(
     settings = chosen_settings(grid, algorithm, knobs)
     from dse.cli.probe_table import probe_table
     from dse.errors import BadInput
-    from dse.measure.job import Job, quiet_workers, shipped_scales
+    from dse.measure.job import TABLES, Job, quiet_workers, shipped_scales
     from dse.measure.probe import Plan
     from dse.measure.probe import probe as measure
 
@@ -107,7 +108,7 @@ def probe(
         given={} if controller is None else {"controller": controller},
         command=typed_command(),
     )
-    with setting_progress(environment) as progress:
+    with held(output.parent / TABLES, environment), setting_progress(environment) as progress:
         table = measure(Plan(job, depths, tokens), output, jobs, progress)
     if environment.json:
         environment.print_json({"probes": str(output), "settings": len(table.rows), "context": table.context})

@@ -165,7 +165,8 @@ def _measured_table(rows: list[dict[str, object]], width: int) -> str:
 
     def interval(row: dict[str, object]) -> str:
         half = (float(str(row["nll_increase_high"])) - float(str(row["nll_increase_low"]))) / 2
-        return f"{float(str(row['nll_increase'])):.4f} ±{half:.4f}"
+        known = f" ±{half:.4f}" if half == half else ""  # one window has no interval
+        return f"{float(str(row['nll_increase'])):.4f}{known}"
 
     shown = [{**row, "knobs": knobs(row), "loss": interval(row)} for row in rows]
     columns = [

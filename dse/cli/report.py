@@ -9,6 +9,7 @@ import click
 
 from dse.cli.environment import Environment
 from dse.cli.options import common
+from dse.cli.places import NAME, PLACE
 
 if TYPE_CHECKING:
     from dse.report.content import Part
@@ -22,11 +23,11 @@ MOST: Final = 250_000
 
 
 @click.command(name="report")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.argument("runs", nargs=-1, required=True, type=NAME, metavar="RUN...")
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     metavar="FILE",
     help="Page to write, .html.  [default: report.html in the only run, else here]",
 )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.argument("space", default="quickstart")
 @click.option(
     "--trials",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, 1_000_000_000),
     default=100,
     show_default=True,
     metavar="N",
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--grace",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 86_400),
     default=60,
     show_default=True,
     metavar="SECONDS",
@@ -103,9 +103,17 @@ def command(
 
     The study lies in the run directory (results/NAME-study) or where --storage says; the same command again adds
     to it. Commands that share a study work off together what all of them asked for.
+
+    The same space, sampler, seed and --jobs 1 give the same trials, at once or in several commands (gp and cmaes: at
+    once only, their random state ends with their process).
     """
+    from contextlib import ExitStack
+
+    from dse.outputs import hold
+    from dse.results import WAIT_S
     from dse.space import load_space
-    from dse.study.directory import default_directory, prepare, write
+    from dse.study.begin import front_points
+    from dse.study.directory import default_directory, prepared, write
     from dse.study.run import Budget, check, study
     from dse.study.storage import read_place
 
@@ -114,49 +122,63 @@ def command(
     if measure and not continuous:
         raise BadInput("--measure: only values between those listed are unmeasured; add --continuous")
     chosen = load_space(space, overrides)
-    check(chosen, objective=objective, sampler=sampler, name=name, place=place, jobs=jobs)
+    check(
+        chosen,
+        objective=objective,
+        sampler=sampler,
+        name=name,
+        place=place,
+        jobs=jobs,
+        seed=seed,
+        grace=grace,
+    )
     if fresh and place is not None:
         raise BadInput(
             "--fresh: forgets the journal in the run directory only; with --storage give another --study-name"
         )
     rows = _front(warm_start)
+    if rows is not None:
+        front_points(chosen, continuous, sampler, rows, trials)  # refused before anything is written
     measuring = _measuring(environment, chosen) if measure else None
     directory = output or default_directory(chosen)
-    journal = prepare(directory, chosen, fresh)
-    with environment.progress_bar("trial") as progress:
-        result = study(
-            chosen,
-            trials=trials,
-            seconds=seconds,
-            flat=flat,
-            sampler=sampler,
-            storage=place or journal,
-            name=name,
-            objective=objective,
-            continuous=continuous,
-            warm_start=rows,
-            measure=measuring,
-            jobs=jobs,
-            seed=seed,
-            grace=grace,
-            progress=progress,
-            command=_spelt(
-                space,
-                ("--trials", trials, 100),
-                ("--time", seconds, None),
-                ("--flat", flat, None),
-                ("--sampler", sampler, "local"),
-                ("--objective", objective, ""),
-                ("--study-name", name, ""),
-                ("--continuous", continuous, False),
-                ("--warm-start", warm_start and warm_start.name, None),
-                ("--measure", measure, False),
-                *(("--set", override, None) for override in overrides),
-                ("--seed", seed, 0),
-            ),
-        )
-    run = write(directory, result)
-    _draw(run)
+    with ExitStack() as stack:
+        journal = stack.enter_context(prepared(directory, chosen, fresh, place is not None))
+        with environment.progress_bar("trial") as progress:
+            result = study(
+                chosen,
+                trials=trials,
+                seconds=seconds,
+                flat=flat,
+                sampler=sampler,
+                storage=place or journal,
+                name=name,
+                objective=objective,
+                continuous=continuous,
+                warm_start=rows,
+                measure=measuring,
+                jobs=jobs,
+                seed=seed,
+                grace=grace,
+                progress=progress,
+                remark=lambda text: environment.remark(f"note: {text}"),
+                settle=lambda: stack.enter_context(hold(directory, WAIT_S)),
+                command=_spelt(
+                    space,
+                    ("--trials", trials, 100),
+                    ("--time", seconds, None),
+                    ("--flat", flat, None),
+                    ("--sampler", sampler, "local"),
+                    ("--objective", objective, ""),
+                    ("--study-name", name, ""),
+                    ("--continuous", continuous, False),
+                    ("--warm-start", warm_start and warm_start.name, None),
+                    ("--measure", measure, False),
+                    *(("--set", override, None) for override in overrides),
+                    ("--seed", seed, 0),
+                ),
+            )
+        run = write(directory, result)
+        _draw(run)
     if environment.json:
         environment.print_json(run.info)
     show(environment, chosen, run)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from dse.cli.environment import Environment
-from dse.cli.options import common
+from dse.cli.options import common, refuse_unused
+from dse.cli.places import NAME
 from dse.errors import BadInput
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ ROWS = 20
 
 
 @click.command(name="sweep")
-@click.argument("space", default="quickstart")
+@click.argument("space", type=NAME, default="quickstart")
 @click.option(
     "--every-point",
     is_flag=True,
@@ -55,13 +56,15 @@ def command(
     from dse.search.sweep import sweep
     from dse.space import load_space
 
+    if engine.startswith("dask:"):
+        refuse_unused({"jobs": "--jobs"}, "the scheduler's workers do the work")
     try:
         check_engine(engine, jobs)
     except BadInput as error:
         raise BadInput(f"dse sweep: --{error}") from None
     chosen = load_space(space, overrides)
     directory = output or default_output(chosen)
-    run = existing_run(directory, chosen)
+    run = existing_run(directory, chosen, environment.remark)
     if run is not None and not fresh:
         environment.remark(f"{directory}: this run is complete, shown again (--fresh computes it again)")
     else:
@@ -130,6 +133,10 @@ def show(environment: Environment, space: Space, run: Run) -> None:
         environment.remark(f"note: {knob} was interpolated; median error of the loss: {known}")
     for note in info.get("notes", ()):
         environment.remark(f"note: {note}")
+    if info["hypervolume"] == 0 and space.reference:
+        environment.remark(
+            "note: the hypervolume is 0: no point is better than objectives.reference in every objective"
+        )
     environment.print(environment.style(sentence(run.front), bold=True))
 
 

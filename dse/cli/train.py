@@ -8,6 +8,7 @@ import click
 
 from dse.cli.environment import Environment
 from dse.cli.options import common
+from dse.cli.profile_options import MAX_SEED, new_file
 
 DEFAULT_MODEL = "smollm2-135m"
 
@@ -33,8 +34,8 @@ DEFAULT_MODEL = "smollm2-135m"
     show_default=True,
     help="How many tokens a query is taken to want: those it attends most.",
 )
-@click.option("--steps", type=click.IntRange(1), default=500, show_default=True, help="Updates.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--steps", type=click.IntRange(1, 1_000_000), default=500, show_default=True, help="Updates.")
+@click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write (.npz).")
 @common("json", "quiet", "debug")
 @click.pass_obj
@@ -59,13 +60,15 @@ def train(
     from dse.models.load import load_model
     from dse.models.text import find_text
 
+    new_file(output)
+    source = find_text(text)
     loaded = load_model(model, backend)
     held = Recipe.held if windows >= Recipe.held else windows
     recipe = Recipe(windows=windows, context=context, label=label, steps=steps, seed=seed, held=held)
     with environment.progress_bar("step") as bar:
         weights, about, passages = train_on_text(
             loaded,
-            find_text(text).tokens(loaded.tokenizer),
+            source.tokens(loaded.tokenizer),
             recipe,
             lambda what, done, total: bar(done + windows * (what == "training"), total + windows),
         )

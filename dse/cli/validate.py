@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from dse.cli.environment import Environment
-from dse.cli.options import common
+from dse.cli.options import common, refuse_unused
 from dse.cli.table import GAP, MISSING, Column, layout, significant
 from dse.errors import DseError
 
@@ -32,6 +32,8 @@ def command(environment: Environment, systems: tuple[str, ...], brief: bool) -> 
     """
     from dse.validation import PROOFS, SYSTEMS, tally, validate
 
+    if environment.json:
+        refuse_unused({"brief": "--brief"}, "--json says all there is")
     rows = validate(systems)
     count = tally(rows)
     failed = [row for row in rows if row.failed]

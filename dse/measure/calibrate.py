@@ -11,15 +11,19 @@ from numpy.typing import NDArray
 
 from dse.algorithms.quantize import Scales, to_integers
 from dse.errors import BadInput
-from dse.measure.material import BLOCK, Window, attention
-from dse.measure.npz import UNREADABLE, reason
+from dse.measure.material import BLOCK, Window, attention, need_finite
+from dse.measure.npz import Damaged, make_folder, read_arrays, write_arrays
 from dse.models.protocol import Model
+from dse.profiles.schema import ModelShape
 
 FloatArray = NDArray[np.floating[Any]]
 
 WIDTHS: Final = (4, 5, 6, 7, 8, 10, 12, 14, 16)
 CLIPS: Final = np.linspace(0.25, 1.0, 16)
 """Fractions of the largest magnitude tried as the end of the range."""
+
+MAKE: Final = "make them with 'dse profile calibrate'"
+"""What to do where scales are wrong, ends messages."""
 
 NAMES: Final = ("q", "k", "v", "k_channel", "v_channel")
 
@@ -49,6 +53,7 @@ def calibrate(model: Model, chosen: Sequence[Window]) -> dict[str, FloatArray]:
     tokens = np.stack([w.tokens[:-1] for w in chosen])
 
     def attend(layer: int, q: FloatArray, k: FloatArray, v: FloatArray) -> FloatArray:
+        need_finite(model, f"layer {layer}: queries, keys or values", q, k, v)
         grouped = q.reshape(len(chosen), shape.kv_heads, shape.group, -1, shape.head_dim)
         flat = {
             "q": np.moveaxis(grouped, 0, 2).reshape(shape.kv_heads, shape.group, -1),
@@ -76,28 +81,40 @@ def calibrate(model: Model, chosen: Sequence[Window]) -> dict[str, FloatArray]:
                 )[0]
         return attended
 
-    model.run(tokens, np.arange(tokens.shape[1]), attend)
+    with np.errstate(all="ignore"):
+        model.run(tokens, np.arange(tokens.shape[1]), attend)
     return {name: np.stack(per_layer).astype(np.float32) for name, per_layer in out.items()}
 
 
 def save_scales(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write the arrays of `calibrate` (and any others), replacing the file in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp.npz")
-    with temporary.open("wb") as handle:
-        np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]
-    temporary.replace(path)
+    """Write the arrays of `calibrate` (and any others), replacing the file in one step. Raises `BadInput`."""
+    make_folder(path.parent)
+    write_arrays(path, arrays)
 
 
 def scale_arrays(path: Path) -> dict[str, FloatArray]:
     """The arrays of `calibrate` as `save_scales` wrote them. Raises `BadInput` where it is no such file."""
     try:
-        with np.load(path, allow_pickle=False) as data:
-            return {f"{name}.{bits}": data[f"{name}.{bits}"] for name in NAMES for bits in WIDTHS}
-    except UNREADABLE as error:
-        raise BadInput(
-            f"{path}: no calibrated scales ({reason(error)}); make them with 'dse profile calibrate'"
-        ) from None
+        data = read_arrays(path)
+        found = {f"{name}.{bits}": data[f"{name}.{bits}"] for name in NAMES for bits in WIDTHS}
+    except Damaged as error:
+        raise BadInput(f"{path}: no calibrated scales ({error}); {MAKE}") from None
+    for name, values in found.items():
+        if values.dtype.kind != "f" or not (np.isfinite(values).all() and (values > 0).all()):
+            raise BadInput(f"{path}: {name}: holds other than positive finite numbers; {MAKE}")
+    return found
+
+
+def check_scales(path: Path, shape: ModelShape) -> None:
+    """Raise `BadInput` where the scales at `path` are not those of a network of this shape."""
+    heads = (shape.layers, shape.kv_heads)
+    wide = {"q": (shape.group,), "k_channel": (shape.head_dim,), "v_channel": (shape.head_dim,)}
+    for name, values in scale_arrays(path).items():
+        right = heads + wide.get(name.partition(".")[0], ())
+        if values.shape != right:
+            raise BadInput(
+                f"{path}: {name}: has shape {values.shape}, the model {right}; {MAKE} from this model"
+            )
 
 
 def load_scales(path: Path) -> list[Scales]:

@@ -13,7 +13,7 @@ import numpy as np
 from dse.algorithms.contract import Algorithm, FloatArray, IntArray
 from dse.algorithms.quantize import Scales
 from dse.measure.decoding import Decoding, prompt_of
-from dse.measure.material import ReadPrompt
+from dse.measure.material import ReadPrompt, need_finite
 from dse.models.protocol import Model
 
 
@@ -32,7 +32,9 @@ def generate(
     out = np.empty((len(last), count), np.int64)
     token = last
     for place in range(count):
-        token = model.logits(decoding.step(token)).argmax(axis=-1)
+        logits = model.logits(decoding.step(token))
+        need_finite(model, "logits of the next token", logits)
+        token = logits.argmax(axis=-1)
         out[:, place] = token
     return out
 

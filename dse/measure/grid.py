@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -11,8 +10,10 @@ from pathlib import Path
 from dse.algorithms import algorithm_class
 from dse.algorithms.contract import Algorithm
 from dse.errors import BadInput, nearest
+from dse.inputs import MAX_TOML, parse_toml, read_text
 
-MAX_SETTINGS = 100_000
+MAX_SETTINGS = 20_000
+"""Most settings of one measurement; the largest grid that ships has 217."""
 
 
 def shipped_grids() -> dict[str, Path]:
@@ -31,15 +32,12 @@ def load_grid(name: str) -> list[Algorithm]:
     """
     known = shipped_grids()
     path = known.get(name, Path(name))
+    right = f"{nearest(name, known)} (or a TOML file)"
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        hint = nearest(name, known)
-        raise BadInput(f"grid {name!r}: cannot be read ({error.strerror}); {hint} (or a TOML file)") from None
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{path.name}: not TOML: {error}") from None
+        text = read_text(path, MAX_TOML, right, pipes=True)
+    except BadInput as error:
+        raise BadInput(f"grid {name!r}: cannot be read: {error}") from None
+    document, _ = parse_toml(path.name, text)
     for key in document:
         if key != "grid":
             raise BadInput(f"{path.name}: {key}: unknown key; a grid file holds [[grid]] tables only")
@@ -48,12 +46,15 @@ def load_grid(name: str) -> list[Algorithm]:
         raise BadInput(f"{path.name}: no [[grid]] table")
     settings: list[Algorithm] = []
     for number, table in enumerate(tables, 1):
-        settings += expand(table, f"{path.name}: grid {number}")
+        where = f"{path.name}: grid {number}"
+        if not isinstance(table, dict):
+            raise BadInput(f"{where}: found {table!r}; a table [[grid]] would be right")
+        settings += expand(table, where, MAX_SETTINGS - len(settings))
     return unique(settings)
 
 
-def expand(table: dict[str, object], where: str) -> list[Algorithm]:
-    """All settings of one table."""
+def expand(table: dict[str, object], where: str, most: int = MAX_SETTINGS) -> list[Algorithm]:
+    """All settings of one table. Raises `BadInput` for more than `most`."""
     table = dict(table)
     name = table.pop("algorithm", None)
     if not isinstance(name, str):
@@ -65,8 +66,8 @@ def expand(table: dict[str, object], where: str) -> list[Algorithm]:
         if not values:
             raise BadInput(f"{where}: {key}: empty list")
         count *= len(values)
-    if count > MAX_SETTINGS:
-        raise BadInput(f"{where}: {count} settings; at most {MAX_SETTINGS}")
+    if count > most:
+        raise BadInput(f"{where}: {count} settings; {most} more are allowed, {MAX_SETTINGS} in all")
     return [
         cls(dict(zip(axes, combination, strict=True)), where)
         for combination in itertools.product(*axes.values())

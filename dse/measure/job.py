@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -18,8 +18,10 @@ import numpy as np
 from dse.algorithms.contract import Algorithm
 from dse.algorithms.quantize import FLOAT_BITS
 from dse.errors import BadInput
-from dse.measure.calibrate import WIDTHS
+from dse.inputs import read_bytes
+from dse.measure.calibrate import MAKE, WIDTHS, check_scales, scale_arrays
 from dse.measure.material import PARTS, Window, windows
+from dse.measure.npz import MAX_BYTES
 from dse.measure.overlap import Prints, calibration_prints, scales_prints
 from dse.measure.prefill import prefill_windows
 from dse.measure.tables import Setup, provider
@@ -29,6 +31,9 @@ from dse.profiles.schema import Provenance
 
 CALIBRATION_TEXT: Final = "prose"
 """The text whose calibration part tables are made from, whatever text is scored."""
+
+TABLES: Final = "tables"
+"""Folder of tables inside a working folder."""
 
 PROTOCOL: Final = {
     "decode": "decode; prompt = dense float32 (first 3/4 of the window), last quarter scored; ",
@@ -85,12 +90,8 @@ def loaded(job: Job) -> LanguageModel:
 
 @cache
 def file_sha256(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise BadInput(
-            f"{path}: cannot be read ({error.strerror}); make it with 'dse profile calibrate'"
-        ) from None
+    """Checksum of a file of scales."""
+    return hashlib.sha256(read_bytes(path, MAX_BYTES, MAKE)).hexdigest()
 
 
 def table_of(job: Job, algorithm: Algorithm) -> Path | None:
@@ -106,7 +107,7 @@ def _setup(job: Job, algorithm: Algorithm) -> Setup:
         model=model,
         known_as=job.model,
         texts=find_text(CALIBRATION_TEXT).tokens(model.tokenizer),
-        folder=job.output / "tables",
+        folder=job.output / TABLES,
         given=job.given.get(algorithm.needs),
     )
 
@@ -115,9 +116,20 @@ def _make_table(job: Job, number: int) -> None:
     """Make the table of one setting where it is missing; runs in a worker process."""
     algorithm = job.settings[number]
     path = table_of(job, algorithm)
-    if path is not None and not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        provider(algorithm.needs).make(algorithm, _setup(job, algorithm), path)
+    if path is not None and not _usable(job, algorithm, path):
+        with np.errstate(all="ignore"):
+            provider(algorithm.needs).make(algorithm, _setup(job, algorithm), path)
+
+
+def _usable(job: Job, algorithm: Algorithm, path: Path) -> bool:
+    """Whether a table can be read; one that is not this measurement's own is not made again: `BadInput`."""
+    try:
+        provider(algorithm.needs).load(path)
+    except BadInput:
+        if path.parent != job.output / TABLES and path.exists():
+            raise
+        return False
+    return True
 
 
 def prepared(job: Job, number: int) -> Algorithm:
@@ -131,15 +143,39 @@ def prepared(job: Job, number: int) -> Algorithm:
 
 def make_tables(job: Job, jobs: int, made: Callable[[int, int], None]) -> None:
     """Make the tables that settings need and that are missing; `made` is told how many of how many are there."""
-    from joblib import delayed
-
     wanted: dict[Path, int] = {}
+    looked: set[Path] = set()
     for number, algorithm in enumerate(job.settings):
         table = table_of(job, algorithm)
-        if table is not None and not table.exists():
-            wanted.setdefault(table, number)
-    for ready, _ in enumerate(unordered(jobs, [delayed(_make_table)(job, n) for n in wanted.values()])):
+        if table is not None and table not in looked:
+            looked.add(table)
+            if not _usable(job, algorithm, table):
+                wanted[table] = number
+    for ready, _ in enumerate(unordered(partial(_make_table, job), list(wanted.values()), jobs)):
         made(ready + 1, len(wanted))
+
+
+def check(job: Job) -> None:
+    """Look at everything a measurement needs before any of it is measured, the cheap things first.
+
+    Raises:
+        BadInput: text, scales, given files or folders are not what they should be, or do not fit the model.
+    """
+    for algorithm in job.settings:
+        check_widths(algorithm)
+    find_text(job.text)
+    scale_arrays(job.scales)
+    for need, path in job.given.items():
+        provider(need).load(path)
+    model = loaded(job)
+    check_scales(job.scales, model.shape)
+    for context in job.contexts:
+        last = context + context // 4 if job.phase == "prefill" else context
+        if last > model.context:
+            raise BadInput(
+                f"--context {context}: model {model.name} was trained for {model.context} tokens, {last} are read; "
+                "measure a shorter context"
+            )
 
 
 def calibrated_on(job: Job) -> Prints:
@@ -161,11 +197,12 @@ def window_texts(job: Job, context: int, count: int = 0) -> list[Window]:
     )
 
 
-def unordered(jobs: int, tasks: Sequence[Any]) -> Iterable[Any]:
-    """Results of joblib tasks as they come."""
-    from joblib import Parallel
+def unordered(function: Callable[[Any], Any], arguments: Sequence[Any], jobs: int) -> Iterator[Any]:
+    """function(argument) of every argument, as they are done; functions and arguments reach other processes."""
+    from dse.search.engine import compute
 
-    return Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks) if tasks else ()
+    for _, result in compute(function, list(enumerate(arguments)), jobs, "loky"):
+        yield result
 
 
 def check_widths(algorithm: Algorithm) -> None:

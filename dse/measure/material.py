@@ -7,15 +7,18 @@ remaining c/4 positions are scored, each predicting its next token.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dse.errors import BadInput
+from dse.measure.npz import unwritable, writing
 from dse.models.protocol import Model
 from dse.models.text import Texts
 
@@ -34,6 +37,11 @@ SINKS: Final = 4
 DISTANT_NATS: Final = 0.5
 BLOCK: Final = 256
 """Queries of one block of the dense pass."""
+
+SUMS: Final = "checksums.json"
+"""File beside the arrays of a dense pass."""
+
+MAX_SUMS: Final = 1 << 16
 
 HEAD_ROWS: Final = 256
 HEAD_VALUES: Final = 1 << 24
@@ -115,20 +123,52 @@ class Expected:
     distant: NDArray[np.bool_]
 
     def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write every array, then their checksums: a folder that has these is whole. Raises `BadInput`."""
+        try:
+            folder.mkdir(exist_ok=True)
+            if folder.is_symlink():
+                raise BadInput(f"{folder}: is a symbolic link, which a working folder never holds; remove it")
+            (folder / SUMS).unlink(missing_ok=True)
+        except OSError as error:
+            raise unwritable(folder, error) from None
         for one in fields(self):
-            temporary = folder / f".{one.name}.npy"
-            np.save(temporary, getattr(self, one.name))
-            temporary.replace(folder / f"{one.name}.npy")
+            with writing(folder / f"{one.name}.npy") as file:
+                # Through its method alone: into a file NumPy writes by itself, and says no reason where it cannot.
+                np.save(SimpleNamespace(write=file.write), getattr(self, one.name))
+        with writing(folder / SUMS) as file:
+            file.write(json.dumps(self._sums(folder), indent=1).encode())
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Memory-mapped, so that processes share one copy. Raises FileNotFoundError."""
-        arrays = {
-            one.name: np.load(folder / f"{one.name}.npy", mmap_mode="r", allow_pickle=False)
-            for one in fields(cls)
-        }
+        """Memory-mapped, so that processes share one copy. Raises `BadInput`."""
+        try:
+            arrays = {
+                one.name: np.load(folder / f"{one.name}.npy", mmap_mode="r", allow_pickle=False)
+                for one in fields(cls)
+            }
+        except (OSError, ValueError, EOFError):
+            raise BadInput(f"{folder}: no dense pass, or damaged; the same command makes it again") from None
         return cls(**arrays)
+
+    @classmethod
+    def sound(cls, folder: Path, shapes: Sequence[tuple[int, ...]]) -> bool:
+        """Whether all arrays are there as they were written, with the shapes that they must have; reads every byte."""
+        try:
+            if json.loads((folder / SUMS).read_bytes()[:MAX_SUMS]) != cls._sums(folder):
+                return False
+            there = cls.load(folder)
+        except (OSError, ValueError, RecursionError, BadInput):
+            return False
+        arrays = [getattr(there, one.name) for one in fields(cls)]
+        return [a.shape for a in arrays] == list(shapes) and all(a.dtype.kind in "fb" for a in arrays)
+
+    @classmethod
+    def _sums(cls, folder: Path) -> dict[str, str]:
+        out = {}
+        for one in fields(cls):
+            with (folder / f"{one.name}.npy").open("rb") as file:
+                out[one.name] = hashlib.file_digest(file, "sha256").hexdigest()
+        return out
 
 
 @dataclass(frozen=True)
@@ -145,6 +185,26 @@ class DensePass(Expected):
     column_sum: FloatArray
 
 
+class NotFinite(BadInput):
+    """A model, or an algorithm in it, that gives NaN or infinity."""
+
+
+def need_finite(model: Model, where: str, *arrays: FloatArray) -> None:
+    """Raise `NotFinite` where an array of a pass is not finite; `where` says which."""
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise NotFinite(
+            f"model: {model.name}: {where} are not finite; weights that single precision can carry are needed"
+        )
+
+
+def pass_shapes(model: Model, window: Window) -> list[tuple[int, ...]]:
+    """Of the arrays of `DensePass`, in their order."""
+    context, shape = len(window.tokens) - 1, model.shape
+    prompt = context * 3 // 4
+    kept = (shape.layers, shape.kv_heads, prompt, shape.head_dim)
+    return [(context - prompt, model.vocabulary), (context - prompt,), kept, kept, (prompt,)]
+
+
 def log_softmax(logits: FloatArray) -> FloatArray:
     """Over the last axis, in place."""
     logits -= logits.max(axis=-1, keepdims=True)
@@ -157,7 +217,9 @@ def log_probabilities(model: Model, hidden: FloatArray) -> Iterator[tuple[slice,
     step = max(1, min(HEAD_ROWS, HEAD_VALUES // model.vocabulary))
     for first in range(0, len(hidden), step):
         rows = slice(first, min(first + step, len(hidden)))
-        yield rows, log_softmax(model.logits(hidden[rows]))
+        part = log_softmax(model.logits(hidden[rows]))
+        need_finite(model, "probabilities of the next token", part)
+        yield rows, part
 
 
 @dataclass(frozen=True)
@@ -218,6 +280,7 @@ def _dense(
     """
 
     def attend(layer: int, q: FloatArray, k: FloatArray, v: FloatArray) -> FloatArray:
+        need_finite(model, f"layer {layer}: queries, keys or values", q, k, v)
         k_all[layer, :, first:stop], v_all[layer, :, first:stop] = k[0], v[0]
         keys, values = k_all[layer, None, :, :stop], v_all[layer, None, :, :stop]
         out, p = attention(q, keys, values, first, local, model.windows[layer])
@@ -245,8 +308,6 @@ def prepare(model: Model, chosen: Sequence[Window], folder: Path) -> Iterator[Pa
     for window in chosen:
         # Another model or text may use the same folder: what the pass depends on is part of its name.
         place = folder / f"{window.book}-{window.start}-{len(window.tokens) - 1}-{fingerprint(model, window)}"
-        try:
-            DensePass.load(place)
-        except (FileNotFoundError, ValueError):
+        if not DensePass.sound(place, pass_shapes(model, window)):
             dense_pass(model, window).save(place)
         yield place

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,9 +13,9 @@ from numpy.typing import NDArray
 
 from dse.measure.counting import Tally
 from dse.measure.material import Expected, Window, log_probabilities
-from dse.measure.npz import UNREADABLE
+from dse.measure.npz import Arrays, Damaged, read_arrays, write_arrays
 from dse.models.protocol import Model
-from dse.profiles.schema import HISTOGRAM_BINS, HISTOGRAMS, counter_columns
+from dse.profiles.schema import HISTOGRAM_BINS, HISTOGRAMS, QUERY_TILES, counter_columns, tile_columns
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -42,6 +44,16 @@ class Score:
     counters: FloatArray
     histograms: FloatArray
     tile_counters: FloatArray | None = None
+
+    def not_finite(self) -> str:
+        """The name of a result that is not finite everywhere, as it is kept; empty where all are."""
+        with np.errstate(over="ignore"):
+            kept = {
+                name: np.asarray(value).astype(np.float32)
+                for name, value in vars(self).items()
+                if value is not None
+            }
+        return next((name for name, values in kept.items() if not np.isfinite(values).all()), "")
 
 
 class Errors:
@@ -89,56 +101,75 @@ class Gathered:
 
 def save_score(path: Path, result: Score, header: str) -> None:
     """Write one shard, replacing it in one step; `header` says which setting and material it belongs to."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
     tiles: dict[str, Any] = {}
     if result.tile_counters is not None:
         tiles["tile_counters"] = result.tile_counters.astype(np.float32)
-    with temporary.open("wb") as handle:
-        np.savez_compressed(
-            handle,
-            header=np.array(header),
-            nll=result.nll.astype(np.float32),
-            dense_nll=result.dense_nll.astype(np.float32),
-            distant=result.distant,
-            kl=result.kl.astype(np.float32),
-            agree=result.agree,
-            output_error=np.array(result.output_error),
-            counters=result.counters.astype(np.float32),
-            histograms=result.histograms.astype(np.float32),
-            **tiles,
-        )
-    temporary.replace(path)
+    arrays = {
+        "header": np.array(header),
+        "nll": result.nll.astype(np.float32),
+        "dense_nll": result.dense_nll.astype(np.float32),
+        "distant": result.distant,
+        "kl": result.kl.astype(np.float32),
+        "agree": result.agree,
+        "output_error": np.array(result.output_error),
+        "counters": result.counters.astype(np.float32),
+        "histograms": result.histograms.astype(np.float32),
+        **tiles,
+    }
+    write_arrays(path, arrays)
 
 
 def read_header(path: Path) -> str | None:
     """What the shard at `path` says it belongs to; None where it cannot be read."""
     try:
-        with np.load(path, allow_pickle=False) as data:
-            return str(data["header"])
-    except UNREADABLE:
+        return str(read_arrays(path)["header"])
+    except Damaged:
         return None
 
 
-def load_score(path: Path, header: str) -> Score | None:
-    """The shard at `path`; None where it is missing, unreadable, or belongs to something else."""
-    names = ("nll", "dense_nll", "distant", "kl", "agree", "output_error", "counters", "histograms")
+def load_score(path: Path, header: str, heads: tuple[int, int]) -> Score | None:
+    """The shard at `path`; None where it is missing, damaged, or belongs to something else.
+
+    `heads` are the model's layers and KV heads.
+    """
     try:
-        with np.load(path, allow_pickle=False) as data:
-            if str(data["header"]) != header:
-                return None
-            fields = {name: data[name] for name in names}
-            tiles = data["tile_counters"] if "tile_counters" in data.files else None
-    except UNREADABLE:
-        return None
-    shape = fields["counters"].shape
-    if len(shape) != 3 or shape[2] != len(counter_columns()):
-        return None
-    if fields["histograms"].shape != (*shape[:2], len(HISTOGRAMS), HISTOGRAM_BINS):
-        return None
-    if not all(np.isfinite(fields[name]).all() for name in names):
+        data = read_arrays(path)
+        if str(data["header"]) != header:
+            return None
+        tiles = data.get("tile_counters")
+        if not _sound(data, json.loads(header), heads):
+            return None
+        fields: dict[str, Any] = {name: data[name] for name in KINDS}
+    except Damaged:
         return None
     fields["output_error"] = float(fields["output_error"])
     for name in ("nll", "dense_nll", "kl"):
         fields[name] = fields[name].astype(np.float64)
     return Score(**fields, tile_counters=tiles)
+
+
+KINDS: Final = {
+    "nll": "f", "dense_nll": "f", "distant": "b", "kl": "f", "agree": "b", "output_error": "f", "counters": "f",
+    "histograms": "f",
+}  # fmt: skip
+"""Arrays of a shard and the kinds of their dtypes."""
+
+
+def _sound(data: Arrays, header: Mapping[str, Any], heads: tuple[int, int]) -> bool:
+    """Whether a shard's arrays have the shapes that belong together, and hold finite numbers only."""
+    if any(data[name].dtype.kind != kind for name, kind in KINDS.items()):
+        return False
+    context, prefill = header["context"], header.get("phase") == "prefill"
+    scored = context // 4 if prefill else context - context * 3 // 4
+    steps = (len(header["windows"]), scored)
+    shapes = {
+        **dict.fromkeys(("nll", "dense_nll", "distant", "kl", "agree"), steps),
+        "output_error": (),
+        "counters": (*heads, len(counter_columns())),
+        "histograms": (*heads, len(HISTOGRAMS), HISTOGRAM_BINS),
+    }
+    if prefill:
+        shapes["tile_counters"] = (len(QUERY_TILES), *heads, len(tile_columns()))
+    elif "tile_counters" in data:
+        return False
+    return all(data[name].shape == shape and np.isfinite(data[name]).all() for name, shape in shapes.items())

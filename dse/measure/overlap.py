@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dse.errors import BadInput
 from dse.measure.material import PARTS, Window
-from dse.measure.npz import UNREADABLE
+from dse.measure.npz import Damaged, read_arrays
 from dse.models.arrays import IntArray
 
 RUN: Final = 32
@@ -51,11 +51,14 @@ def joined(passages: Iterable[IntArray]) -> Prints:
 def scales_prints(path: Path) -> Prints:
     """Prints that a file of scales carries; empty where it carries none."""
     try:
-        with np.load(path, allow_pickle=False) as data:
-            found: Any = data[PASSAGES] if PASSAGES in data.files else np.zeros(0)
-    except UNREADABLE:
+        found = read_arrays(path).get(PASSAGES)
+    except Damaged:
         return np.zeros(0, np.uint64)
-    return np.asarray(found, np.uint64).ravel()
+    return (
+        np.zeros(0, np.uint64)
+        if found is None or found.dtype.kind != "u"
+        else found.astype(np.uint64).ravel()
+    )
 
 
 def refuse_overlap(scored: Sequence[Window], seen: Prints) -> None:

@@ -31,6 +31,7 @@ from dse.measure.material import (
     Window,
     fingerprint,
     log_probabilities,
+    need_finite,
     windows,
 )
 from dse.measure.outcome import ERROR_WINDOWS, Errors, Gathered, Score
@@ -131,6 +132,7 @@ def reference(model: Model, window: Window) -> Expected:
     cache = Cache([], [], [])
 
     def attend(layer: int, q: FloatArray, k: FloatArray, v: FloatArray) -> FloatArray:
+        need_finite(model, f"layer {layer}: queries, keys or values", q, k, v)
         cache.k.append(k[0])
         cache.v.append(v[0])
         cache.positions.append(positions)
@@ -155,9 +157,8 @@ def prepare_prefill(model: Model, chosen: Sequence[Window], folder: Path) -> Ite
             folder
             / f"prefill-{window.book}-{window.start}-{prompt_length(window)}-{fingerprint(model, window)}"
         )
-        try:
-            Expected.load(place)
-        except (FileNotFoundError, ValueError):
+        scored = len(window.tokens) - 1 - prompt_length(window)
+        if not Expected.sound(place, [(scored, model.vocabulary), (scored,)]):
             reference(model, window).save(place)
         yield place
 

@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -18,9 +19,10 @@ from dse.errors import BadInput
 from dse.measure.calibrate import load_scales
 from dse.measure.free_running import agreement, generate, same_until
 from dse.measure.job import (
+    TABLES,
     Job,
     Progress,
-    check_widths,
+    check,
     file_sha256,
     loaded,
     make_tables,
@@ -29,8 +31,10 @@ from dse.measure.job import (
     unordered,
     window_texts,
 )
-from dse.measure.material import ReadPrompt, read_prompt
+from dse.measure.material import NotFinite, ReadPrompt, read_prompt
+from dse.measure.npz import make_folder, unwritable
 from dse.measure.retrieval import Sheet, ask, sheets
+from dse.models.text import find_text
 from dse.profiles.probes import Probe, Probes, read_probes, write_probes
 
 REVISION: Final = 1
@@ -38,6 +42,7 @@ REVISION: Final = 1
 
 FLOAT: Final = {"k_bits": FLOAT_BITS, "v_bits": FLOAT_BITS, "q_bits": FLOAT_BITS}
 DIGITS: Final = 4
+PROSE: Final = "prose"
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,17 @@ def _make_ready(plan: Plan) -> Ready:
 
 def _probe(plan: Plan, number: int) -> Probe:
     """One setting; runs in a worker process."""
+    algorithm = plan.job.settings[number]
+    try:
+        with np.errstate(all="ignore"):
+            return _answers(plan, number)
+    except NotFinite as error:
+        raise NotFinite(
+            f"{algorithm.name} {dict(algorithm.settings)}: {error}; nothing was kept of it"
+        ) from None
+
+
+def _answers(plan: Plan, number: int) -> Probe:
     ready, model, scales = _ready(plan), loaded(plan.job), load_scales(plan.job.scales)
     algorithm = prepared(plan.job, number)
     answers = [
@@ -114,7 +130,7 @@ def _material(plan: Plan) -> str:
     """Digest of everything a row depends on besides its setting."""
     job = plan.job
     windows = [[w.book, w.start] for w in window_texts(job, plan.context)]
-    parts = [
+    parts: list[Any] = [
         REVISION,
         loaded(job).sha256,
         loaded(job).engine,
@@ -125,6 +141,9 @@ def _material(plan: Plan) -> str:
         plan.tokens,
         job.seed,
     ]
+    if job.text != PROSE:  # the one text whose name alone says what it holds
+        parts.append(find_text(job.text).sha256)
+    parts += [file_sha256(path) for _, path in sorted(job.given.items())]
     return hashlib.sha256(json.dumps([*parts, file_sha256(job.scales)]).encode()).hexdigest()[:16]
 
 
@@ -140,26 +159,23 @@ def probe(plan: Plan, path: Path, jobs: int, progress: Progress) -> Probes:
     """Probe the settings that the table at `path` lacks; each row is kept as soon as it is there.
 
     Raises:
-        BadInput: the table at `path` was measured on other material, or a setting cannot be measured.
+        BadInput: the table at `path` was measured on other material, a setting cannot be measured, or the table
+            cannot be written.
     """
-    from joblib import delayed
-
     job = plan.job
-    for algorithm in job.settings:
-        check_widths(algorithm)
+    make_folder(path.parent)
+    table = read_probes(path) if path.exists() or path.is_symlink() else None
+    make_folder(job.output / TABLES)
+    check(job)
     material = _material(plan)
-    origin = {
-        **asdict(provenance(job, {plan.context: window_texts(job, plan.context)})),
-        "notes": _notes(plan),
-    }
-    table = Probes(job.name, plan.context, plan.tokens, material, origin)
-    if path.exists():
-        found = read_probes(path)
-        if found.material != material:
-            raise BadInput(
-                f"{path}: holds probes of another model, text, context or number of questions; name another file"
-            )
-        table = found
+    if table is not None and table.material != material:
+        raise BadInput(
+            f"{path}: holds probes of another model, text, context or number of questions; name another file"
+        )
+    if table is None:
+        windows = window_texts(job, plan.context)
+        origin = {**asdict(provenance(job, {plan.context: windows})), "notes": _notes(plan)}
+        table = Probes(job.name, plan.context, plan.tokens, material, origin)
     missing = [n for n, one in enumerate(job.settings) if table.find(one.name, one.settings) is None]
     lacking = replace(job, settings=tuple(job.settings[n] for n in missing))
     make_tables(
@@ -169,9 +185,12 @@ def probe(plan: Plan, path: Path, jobs: int, progress: Progress) -> Probes:
     )
     done = len(job.settings) - len(missing)
     progress("probes", done, len(job.settings))
-    for row in unordered(jobs, [delayed(_probe)(plan, number) for number in missing]):
+    for row in unordered(partial(_probe, plan), missing, jobs):
         table = table.having(row)
-        write_probes(path, table)
+        try:
+            write_probes(path, table)
+        except OSError as error:
+            raise unwritable(path, error) from None
         done += 1
         progress(f"context {plan.context}: {row.algorithm}", done, len(job.settings))
     return table

@@ -20,7 +20,7 @@ from dse.algorithms.contract import Algorithm, FloatArray, IntArray
 from dse.algorithms.quantize import Scales
 from dse.errors import BadInput
 from dse.measure.decoding import Decoding, prompt_of
-from dse.measure.material import ReadPrompt, Window, log_softmax
+from dse.measure.material import ReadPrompt, Window, log_softmax, need_finite
 from dse.models.protocol import Model
 
 OPENING: Final = "The code of {name} is"
@@ -116,7 +116,8 @@ def _facts(tokenizer: Encoder, rng: np.random.Generator, count: int) -> list[Fac
         opening, said, whole = (
             tokenizer.encode(text.format(**words)) for text in (OPENING, OPENING + CODE, SENTENCE)
         )
-        if np.array_equal(said[: len(opening)], opening) and np.array_equal(whole[: len(said)], said):
+        kept = np.array_equal(said[: len(opening)], opening) and np.array_equal(whole[: len(said)], said)
+        if kept and 0 < len(opening) < len(said):
             found.append(Fact(opening, said[len(opening) :], whole))
     usual = Counter(fact.lengths for fact in found).most_common(1)
     facts = [fact for fact in found if fact.lengths == usual[0][0]][:count] if usual else []
@@ -152,6 +153,7 @@ def ask(
         if place + 1 < asked:
             continue
         log_p = log_softmax(model.logits(hidden))
+        need_finite(model, "probabilities of the next token", log_p)
         target = fed[:, place + 1]
         right &= log_p.argmax(axis=-1) == target
         nll -= log_p[np.arange(depths), target]

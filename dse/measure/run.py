@@ -11,19 +11,23 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from dse.algorithms import build
 from dse.algorithms.contract import Algorithm
-from dse.errors import BadInput, DseError
+from dse.errors import BadInput
 from dse.measure.accuracy import accuracy
 from dse.measure.calibrate import load_scales, scale_arrays
 from dse.measure.job import (
+    TABLES,
     Job,
     Progress,
     calibrated_on,
+    check,
     check_widths,
     file_sha256,
     loaded,
@@ -34,22 +38,32 @@ from dse.measure.job import (
     unordered,
     window_texts,
 )
-from dse.measure.material import Window, prepare
+from dse.measure.material import NotFinite, Window, prepare
+from dse.measure.npz import make_folder
 from dse.measure.outcome import Score, load_score, read_header, save_score
 from dse.measure.overlap import refuse_overlap
 from dse.measure.prefill import check_prefill, prepare_prefill, score_prefill
 from dse.measure.score import score
 from dse.measure.tables import checksum
 from dse.models.text import find_text
+from dse.outputs import clean
 from dse.profiles.profile import FloatArray, Profile, build_profile, setting_key
 from dse.profiles.schema import ACCURACY, SCHEMA_VERSION, Setting
+
+SHARDS: Final = "shards"
+DENSE: Final = "dense"
+"""Folders inside a working folder; the third is `dse.measure.job.TABLES`."""
+
+MAX_WINDOWS: Final = 100_000
+"""Most windows that a shard can be of."""
 
 
 def _dense_pass(job: Job, context: int, number: int) -> tuple[int, Path]:
     """Make the dense pass of one window where it is missing; runs in a worker process."""
     make = prepare_prefill if job.phase == "prefill" else prepare
     window = window_texts(job, context)[number]
-    return number, next(iter(make(loaded(job), [window], job.output / "dense")))
+    with np.errstate(all="ignore"):
+        return number, next(iter(make(loaded(job), [window], job.output / DENSE)))
 
 
 def _header(job: Job, algorithm: Algorithm, context: int, chosen: Sequence[Window]) -> str:
@@ -76,7 +90,7 @@ def _header(job: Job, algorithm: Algorithm, context: int, chosen: Sequence[Windo
 
 
 def _shards(job: Job) -> Path:
-    return job.output / "shards"
+    return job.output / SHARDS
 
 
 def _shard(job: Job, header: str, context: int) -> Path:
@@ -85,19 +99,36 @@ def _shard(job: Job, header: str, context: int) -> Path:
     return _shards(job) / f"{algorithm}-{context}-{digest}.npz"
 
 
-def _measure_one(job: Job, number: int, context: int, folders: Sequence[Path]) -> int:
+def _heads(job: Job) -> tuple[int, int]:
+    shape = loaded(job).shape
+    return shape.layers, shape.kv_heads
+
+
+def _measure_one(job: Job, context: int, folders: Sequence[Path], number: int) -> int:
     """Measure one setting into its shard; runs in a worker process."""
     algorithm = prepared(job, number)
     chosen = window_texts(job, context)
     header = _header(job, algorithm, context, chosen)
     run = score_prefill if job.phase == "prefill" else score
-    result = run(loaded(job), algorithm, load_scales(job.scales), chosen, folders)
-    if not (np.isfinite(result.nll).all() and np.isfinite(result.counters).all()):
-        raise DseError(
-            f"{algorithm.name} {dict(algorithm.settings)}: the loss is not a number; nothing was kept"
-        )
+    what = f"{algorithm.name} {dict(algorithm.settings)}"
+    try:
+        with np.errstate(all="ignore"):
+            result = run(loaded(job), algorithm, load_scales(job.scales), chosen, folders)
+    except NotFinite as error:
+        raise NotFinite(f"{what}: {error}; nothing was kept of it") from None
+    if broken := result.not_finite():
+        raise NotFinite(f"{what}: {broken} is not a number everywhere; nothing was kept")
     save_score(_shard(job, header, context), result, header)
     return number
+
+
+def prepare_folder(job: Job) -> None:
+    """Make the working folder, and remove what dead processes left half written. Raises `BadInput`."""
+    tables = [job.output / TABLES] if any(algorithm.needs for algorithm in job.settings) else []
+    for folder in (job.output, _shards(job), job.output / DENSE, *tables):
+        make_folder(folder)
+    for folder in (_shards(job), job.output / TABLES, *(job.output / DENSE).iterdir()):
+        clean(folder)
 
 
 def measure(
@@ -105,25 +136,24 @@ def measure(
 ) -> Profile:
     """Measure what is missing, then `pack` every shard of the job into a profile.
 
-    Interrupting loses only the settings under way; calling it again continues.
+    Interrupting loses only the settings under way; calling it again continues. Several processes may measure into
+    one folder: every file is written whole, and each packs what is there when it has finished.
 
     Raises:
-        BadInput: nothing to measure, too little text, or an output folder that cannot be written.
+        BadInput: nothing to measure, something that is needed is not as it should be (`dse.measure.job.check`), or
+            an output folder that cannot be written.
     """
-    from joblib import delayed
-
     if not job.settings:
         raise BadInput("no settings to measure")
     for algorithm in job.settings:
         check_widths(algorithm)
         if job.phase == "prefill":
             check_prefill(algorithm)
-    try:
-        job.output.mkdir(parents=True, exist_ok=True)
-        _shards(job).mkdir(exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"{job.output}: cannot be written ({error.strerror})") from None
+    check(job)
+    prepare_folder(job)
     seen = calibrated_on(job)
+    for context in job.contexts:
+        refuse_overlap(window_texts(job, context), seen)
     total = len(job.settings) * len(job.contexts)
     finished = 0
     make_tables(
@@ -131,22 +161,33 @@ def measure(
     )
     for context in job.contexts:
         chosen = window_texts(job, context)
-        refuse_overlap(chosen, seen)
         missing = [
             number
             for number, algorithm in enumerate(job.settings)
-            if load_score(_shard(job, h := _header(job, algorithm, context, chosen), context), h) is None
+            if _load(job, _header(job, algorithm, context, chosen), context) is None
         ]
         finished += len(job.settings) - len(missing)
         folders: list[Path] = [Path()] * len(chosen)
-        passes = [delayed(_dense_pass)(job, context, i) for i in range(len(chosen))] if missing else []
-        for ready, (i, place) in enumerate(unordered(jobs, passes)):
+        passes = range(len(chosen)) if missing else []
+        for ready, (i, place) in enumerate(unordered(partial(_dense_pass, job, context), passes, jobs)):
             folders[i] = place
             progress(f"context {context}: dense pass {ready + 1} of {len(chosen)}", finished, total)
-        for number in unordered(jobs, [delayed(_measure_one)(job, n, context, folders) for n in missing]):
+        for number in unordered(partial(_measure_one, job, context, folders), missing, jobs):
             finished += 1
             progress(f"context {context}: {job.settings[number].name}", finished, total)
+        gone = [
+            a for a in job.settings if not _shard(job, _header(job, a, context, chosen), context).exists()
+        ]
+        if gone:
+            raise BadInput(
+                f"{_shards(job)}: {len(gone)} shards were taken away while others were measured; the same command "
+                "measures them again"
+            )
     return pack(job, remark)
+
+
+def _load(job: Job, header: str, context: int) -> Score | None:
+    return load_score(_shard(job, header, context), header, _heads(job))
 
 
 def _belongs(job: Job, path: Path) -> tuple[Algorithm, int, Score] | None:
@@ -155,20 +196,22 @@ def _belongs(job: Job, path: Path) -> tuple[Algorithm, int, Score] | None:
     try:
         fields = json.loads(header or "")
         algorithm = build(fields["algorithm"], fields["knobs"])
-        context, count = int(fields["context"]), len(fields["windows"])
-    except (ValueError, KeyError, TypeError, BadInput):
+        context, count = fields["context"], len(fields["windows"])
+        if type(context) is not int or not 0 < count <= MAX_WINDOWS or not 0 < context <= loaded(job).context:
+            return None
+    except (ValueError, KeyError, TypeError, RecursionError, AttributeError, BadInput):
         return None
     try:
         if header != _header(job, algorithm, context, window_texts(job, context, count)):
             return None
     except BadInput:  # the text is too short for so many windows: another text
         return None
-    result = load_score(path, str(header))
+    result = load_score(path, str(header), _heads(job))
     return None if result is None else (algorithm, context, result)
 
 
 @dataclass
-class _Collected:
+class Collected:
     """Shards of one measurement.
 
     Attributes:
@@ -184,7 +227,7 @@ class _Collected:
     left_out: dict[int, int]
 
 
-def _collect(job: Job) -> _Collected:
+def collect(job: Job) -> Collected:
     """Every shard in the folder that was measured on the job's material, whichever run measured it.
 
     Figures of one context compare only over the same windows. Where shards of a context differ in number, the
@@ -213,7 +256,7 @@ def _collect(job: Job) -> _Collected:
         else:
             others.add((place[key], context))
     left_out = Counter(context for setting, context in others - results.keys())
-    return _Collected(settings, windows, results, dict(left_out))
+    return Collected(settings, windows, results, dict(left_out))
 
 
 def pack(job: Job, remark: Callable[[str], None] = lambda _: None) -> Profile:
@@ -225,7 +268,7 @@ def pack(job: Job, remark: Callable[[str], None] = lambda _: None) -> Profile:
         BadInput: there is no such shard.
     """
     model = loaded(job)
-    collected = _collect(job)
+    collected = collect(job)
     settings, found, contexts = collected.settings, collected.results, list(collected.windows)
     rows = sorted({number for number, _ in found})
     if not rows:

@@ -28,8 +28,8 @@ from dse.algorithms.thresholds import (
 )
 from dse.algorithms.top_theta import TopTheta
 from dse.errors import BadInput
-from dse.measure.material import Window, windows
-from dse.measure.npz import UNREADABLE, reason
+from dse.measure.material import Window, need_finite, windows
+from dse.measure.npz import Damaged, read_arrays, write_arrays
 from dse.measure.tables import Setup
 from dse.models.arrays import IntArray
 from dse.models.protocol import Model
@@ -72,6 +72,7 @@ def calibrate_thresholds(
     tables = {name: np.full(store, np.nan) for name in TABLES}
 
     def attend(layer: int, q: FloatArray, k: FloatArray, v: FloatArray) -> FloatArray:
+        need_finite(model, f"layer {layer}: queries, keys or values", q, k, v)
         visible = visible_keys(np.arange(length), length, model.windows[layer])
         count = np.count_nonzero(visible, axis=-1)
         mean = (visible / count[:, None]).astype(v.dtype) @ v if placement == "post" else v
@@ -153,7 +154,6 @@ def make(algorithm: Algorithm, setup: Setup, path: Path) -> None:
 
 def save_thresholds(path: Path, thresholds: Thresholds, recipe: str) -> None:
     """Write tables and the recipe they were made by, replacing the file in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {
         "recipe": np.array(recipe),
         "placement": np.array(thresholds.placement),
@@ -163,20 +163,18 @@ def save_thresholds(path: Path, thresholds: Thresholds, recipe: str) -> None:
     }
     if thresholds.rests:
         arrays |= {name: getattr(thresholds.rests, name) for name in TABLES[1:]}
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as handle:
-        np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]
-    temporary.replace(path)
+    write_arrays(path, arrays)
 
 
 def load(path: Path) -> Thresholds:
     """The tables at `path`; `BadInput` where it is no file of thresholds."""
     try:
-        with np.load(path, allow_pickle=False) as data:
-            rests = Rests(*(data[name] for name in TABLES[1:])) if TABLES[1] in data.files else None
-            k = tuple(int(x) for x in data["k"])
-            return Thresholds(str(data["placement"]), k, data["lengths"], data["theta"], rests)
-    except UNREADABLE as error:
-        raise BadInput(
-            f"{path}: no thresholds ({reason(error)}); delete it and they are calibrated again"
-        ) from None
+        data = read_arrays(path)
+        numbers = [data[name] for name in ("k", "lengths", *TABLES) if name in data or name not in TABLES[1:]]
+        if any(a.dtype.kind not in "if" or np.isposinf(a).any() for a in numbers) or data["k"].ndim != 1:
+            raise Damaged("other than numbers")
+        rests = Rests(*(data[name] for name in TABLES[1:])) if TABLES[1] in data else None
+        k = tuple(int(x) for x in data["k"])
+        return Thresholds(str(data["placement"]), k, data["lengths"], data["theta"], rests)
+    except (Damaged, ValueError) as error:
+        raise BadInput(f"{path}: no thresholds ({error}); delete it and they are calibrated again") from None

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from dse.algorithms.contract import FloatArray, IntArray
-from dse.measure.material import attention
+from dse.measure.material import attention, need_finite
 from dse.models.protocol import Model
 
 QUERIES: Final = 128
@@ -31,6 +31,7 @@ def mean_attention(
     total = np.zeros((len(positions), len(tokens)), np.float32)
 
     def attend(layer: int, q: FloatArray, new_k: FloatArray, new_v: FloatArray) -> FloatArray:
+        need_finite(model, f"layer {layer}: queries, keys or values", q, new_k, new_v)
         if k is not None and v is not None:
             new_k = np.concatenate([k[layer, None], new_k], axis=2)
             new_v = np.concatenate([v[layer, None], new_v], axis=2)

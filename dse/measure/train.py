@@ -25,9 +25,10 @@ from dse.algorithms.contract import Algorithm, BoolArray, FloatArray, IntArray
 from dse.algorithms.controllers import GruWeights, buckets, unit_rms
 from dse.algorithms.operands import largest
 from dse.errors import BadInput
+from dse.inputs import parse_json
 from dse.measure.gru import AdamW, initial, loss_and_gradient, states
 from dse.measure.material import Window, windows
-from dse.measure.npz import UNREADABLE, reason
+from dse.measure.npz import Damaged, read_arrays, write_arrays
 from dse.measure.overlap import PASSAGES, RUN, Prints, prints
 from dse.measure.tables import Setup
 from dse.measure.traces import mean_attention
@@ -35,6 +36,9 @@ from dse.models.protocol import Model
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done and how much there is."""
+
+RIGHT: Final = "train one with 'dse profile train'"
+"""What to do where a controller is wrong, ends messages."""
 
 REVISION: Final = 1
 """Raised whenever the same recipe would give other weights."""
@@ -104,19 +108,29 @@ def wanted(attention: FloatArray, label: int) -> BoolArray:
     return out
 
 
-def train(traces: Traces, recipe: Recipe, progress: Progress) -> tuple[GruWeights, dict[str, float]]:
-    """The weights, rounded to the 16 bit they are kept in, and what they do on held-out windows (`judge`).
+def held_out(count: int, length: int, recipe: Recipe) -> BoolArray:
+    """Which of `count` windows of `length` tokens are not trained on.
 
     Raises:
         BadInput: a recipe that leaves nothing to train on or to judge by.
     """
-    count, length, dim = traces.embedded.shape
-    out = np.arange(count) % recipe.held == recipe.held - 1
+    out: BoolArray = np.arange(count) % recipe.held == recipe.held - 1
     if out.all() or not out.any() or recipe.label >= length:
         raise BadInput(
             f"train: {count} windows of {length} tokens with every {recipe.held}th held out and {recipe.label} "
             "wanted tokens leave nothing to learn from; more windows, longer ones or fewer wanted tokens would"
         )
+    return out
+
+
+def train(traces: Traces, recipe: Recipe, progress: Progress) -> tuple[GruWeights, dict[str, float]]:
+    """The weights, rounded to the 16 bit they are kept in, and what they do on held-out windows (`judge`).
+
+    Raises:
+        BadInput: as `held_out`.
+    """
+    count, length, dim = traces.embedded.shape
+    out = held_out(count, length, recipe)
     labels = wanted(traces.attention, recipe.label)
     learned = np.flatnonzero(~out)
     rng = np.random.default_rng(recipe.seed)
@@ -185,37 +199,33 @@ def save_controller(
     path: Path, weights: GruWeights, about: dict[str, Any], passages: Prints | None = None
 ) -> None:
     """Write weights (16 bit), their provenance and prints of their text, replacing the file in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
     arrays: dict[str, Any] = {n: a.astype(np.float16) for n, a in _arrays(weights).items()}
+    if not all(np.isfinite(a).all() for a in arrays.values()):
+        raise BadInput(f"{path}: training ran away from finite numbers; nothing was kept")
     if passages is not None:
         arrays[PASSAGES] = passages
-    with temporary.open("wb") as handle:
-        np.savez_compressed(handle, about=np.array(json.dumps(about, sort_keys=True)), **arrays)
-    temporary.replace(path)
+    write_arrays(path, {"about": np.array(json.dumps(about, sort_keys=True)), **arrays})
 
 
 def load(path: Path) -> GruWeights:
     """The weights at `path`, in float32; `BadInput` where it is no controller."""
     try:
-        with np.load(path, allow_pickle=False) as data:
-            return GruWeights(**{f.name: data[f.name].astype(np.float32) for f in fields(GruWeights)})
-    except (*UNREADABLE, TypeError, IndexError) as error:
-        raise BadInput(
-            f"{path}: no controller ({reason(error)}); train one with 'dse profile train'"
-        ) from None
+        data = read_arrays(path)
+        found = {f.name: data[f.name] for f in fields(GruWeights)}
+        if any(a.dtype.kind != "f" for a in found.values()):
+            raise Damaged("other than numbers")
+        return GruWeights(**{name: a.astype(np.float32) for name, a in found.items()})
+    except (Damaged, ValueError, TypeError, IndexError) as error:
+        raise BadInput(f"{path}: no controller ({error}); {RIGHT}") from None
 
 
 def provenance(path: Path) -> dict[str, Any]:
     """What the file says it was trained on and how well it does; `BadInput` where it is no controller."""
     try:
-        with np.load(path, allow_pickle=False) as data:
-            found = json.loads(str(data["about"]))
-    except UNREADABLE as error:
-        raise BadInput(
-            f"{path}: no controller ({reason(error)}); train one with 'dse profile train'"
-        ) from None
-    return dict(found)
+        found = parse_json(f"{path}: about", str(read_arrays(path)["about"]), RIGHT)
+        return dict(found)
+    except (Damaged, ValueError, TypeError) as error:
+        raise BadInput(f"{path}: no controller ({error}); {RIGHT}") from None
 
 
 def shipped(model: str) -> Path:
@@ -236,8 +246,10 @@ def train_on_text(
 
     Prints are every `dse.measure.overlap.RUN`-th one, so that twice as many tokens in a row are always noticed.
     """
+    held_out(recipe.windows, recipe.context, recipe)  # before the long part
     chosen = windows(texts, "calibration", recipe.context, recipe.windows, recipe.seed)
-    weights, result = train(trace(model, chosen, progress), recipe, progress)
+    with np.errstate(all="ignore"):  # what is not finite is found by looking
+        weights, result = train(trace(model, chosen, progress), recipe, progress)
     about = {
         "revision": REVISION,
         "model": model.name,
@@ -256,12 +268,26 @@ def train_on_text(
 def path(algorithm: Algorithm, setup: Setup) -> Path:
     """The user's file, the shipped one if it was trained on this very model, or one of this measurement's own."""
     if setup.given:
+        _check_width(setup.given, setup.model)
         return setup.given
     ready = shipped(setup.known_as)
     if _trained_on(ready) == setup.model.sha256:
         return ready
     wanted = json.dumps([REVISION, setup.model.sha256, asdict(Recipe())])
     return setup.folder / f"controller-{hashlib.sha256(wanted.encode()).hexdigest()[:16]}.npz"
+
+
+@cache
+def _width(path: Path) -> int:
+    return load(path).dim
+
+
+def _check_width(path: Path, model: Model) -> None:
+    dim = model.embed(np.zeros(1, np.int64)).shape[-1]
+    if _width(path) != dim:
+        raise BadInput(
+            f"{path}: a controller of a model {_width(path)} wide, this one is {dim} wide; {RIGHT}"
+        )
 
 
 def make(algorithm: Algorithm, setup: Setup, path: Path) -> None:

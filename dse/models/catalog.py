@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from dse.errors import BadInput, nearest
+from dse.inputs import is_file
+from dse.models.safetensors import PICKLES
 
 
 @dataclass(frozen=True)
@@ -151,25 +153,35 @@ def known_model(name: str) -> KnownModel:
     raise BadInput(f"model: {name!r} is unknown; {nearest(name, [m.name for m in KNOWN_MODELS])}")
 
 
+def _checked(path: Path) -> Path:
+    """A path that can be a model's. Raises `BadInput`."""
+    what = "a GGUF file, a Hugging Face directory or a name from `dse profile models` is needed"
+    if not path.is_dir() and not is_file(path):
+        there = path.exists()
+        raise BadInput(
+            f"model: {path}: {'is a device or a pipe' if there else 'no such file or directory'}; {what}"
+        )
+    if path.suffix in PICKLES and is_file(path):
+        raise BadInput(f"model: {path}: is a pickle, which can run code and is never read; {what}")
+    if path.suffix == ".safetensors":
+        raise BadInput(f"model: {path}: holds weights alone; the directory with its config.json is needed")
+    return path
+
+
 def find_model(name_or_path: str | Path = DEFAULT_MODEL) -> Path:
     """The weights of a known model, or of the user's own GGUF file or Hugging Face directory.
 
-    Anything with a directory separator or the suffix ``.gguf`` is a path, and so is any other name of a directory.
+    Anything with a directory separator or the suffix ``.gguf`` is a path, and so is any other name of a file or a
+    directory unless a known model is called so.
 
     Raises:
         BadInput: unknown name; weights not installed (with the command that installs them); no such file.
     """
     text = str(name_or_path)
-    if isinstance(name_or_path, Path) or text.endswith(".gguf") or "/" in text or "\\" in text:
-        path = Path(name_or_path)
-        if not path.exists():
-            raise BadInput(
-                f"model: {path}: no such file or directory; a GGUF file, a Hugging Face directory or "
-                "a name from `dse profile models` is needed"
-            )
-        return path
-    if Path(text).is_dir() and text not in {m.name for m in KNOWN_MODELS}:
-        return Path(text)
+    path, known = Path(name_or_path), text in {m.name for m in KNOWN_MODELS}
+    named = isinstance(name_or_path, Path) or text.endswith(".gguf") or "/" in text or "\\" in text
+    if named or (not known and (is_file(path) or path.is_dir())):
+        return _checked(path)
     model = known_model(text)
     installed = model.path
     if installed is None:

@@ -142,7 +142,12 @@ class Decoder:
         return self._make_tokenizer()
 
     def embed(self, tokens: IntArray) -> FloatArray:
-        """[..., T] token ids to [..., T, D]."""
+        """[..., T] token ids to [..., T, D]. Raises `BadInput` for a token that the model has not."""
+        if len(tokens.reshape(-1)) and not 0 <= tokens.min() <= tokens.max() < self.vocabulary:
+            raise BadInput(
+                f"model: {self.name}: its tokenizer gives token {tokens.max()}, it has {self.vocabulary}; "
+                "the tokenizer of this very model is needed"
+            )
         embedded: FloatArray = self.weights.embedding[tokens]
         if self._embedding_scale != 1:
             embedded *= self._embedding_scale  # fancy indexing made a copy

@@ -61,6 +61,15 @@ NOT_WEIGHTS: Final = "rotary_emb.inv_freq"
 """Ending of a table that old checkpoints hold though it follows from the configuration."""
 
 
+MOST: Final = 1 << 24
+"""Largest count in a configuration."""
+
+MAX_LAYERS: Final = 1 << 12
+MAX_WIDTH: Final = 1 << 16
+LARGEST: Final = 1e30
+"""Numbers below it can be squared in double precision and hold in single precision."""
+
+
 class Config:
     """``config.json`` with checked types. A key that is null counts as missing."""
 
@@ -71,18 +80,20 @@ class Config:
     def bad(self, key: str, found: object, right: str) -> BadInput:
         return BadInput(f"{self.path}: {key}: found {found!r}; {right} would be right")
 
-    def count(self, key: str, default: int | None = None) -> int:
+    def count(self, key: str, default: int | None = None, most: int = MOST) -> int:
         value = self.values.get(key)
         value = default if value is None else value
-        if type(value) is not int or value < 1:
-            raise self.bad(key, value, "a positive whole number")
+        if type(value) is not int or not 1 <= value <= most:
+            raise self.bad(key, value, f"a whole number of 1 to {most}")
         return value
 
-    def number(self, key: str, default: float) -> float:
+    def number(self, key: str, default: float, *, positive: bool = False) -> float:
         value = self.values.get(key)
         value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < np.inf:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < LARGEST:
             raise self.bad(key, value, "a number")
+        if positive and not value:
+            raise self.bad(key, value, "a positive number")
         return float(value)
 
     def table(self, key: str) -> Config:
@@ -172,13 +183,16 @@ def _refuse_variants(config: Config, family: Family, kind: str) -> None:
 
 
 def _geometry(config: Config, family: Family, kind: str) -> Geometry:
-    heads, layers = config.count("num_attention_heads"), config.count("num_hidden_layers")
+    heads = config.count("num_attention_heads", most=MAX_WIDTH)
+    layers = config.count("num_hidden_layers", most=MAX_LAYERS)
     dim = config.count("hidden_size")
     width = {"qwen3": 128, "gemma": 256, "gemma2": 256, "gemma3_text": 256}.get(kind, dim // heads)
-    width = config.count("head_dim", width)
+    width = config.count("head_dim", width, MAX_WIDTH)
     context = config.count("max_position_embeddings")
     rope, local = _rotation(config, family)
-    base = rope.number("rope_theta", config.number("rope_theta", family.rope_base))
+    base = rope.number(
+        "rope_theta", config.number("rope_theta", family.rope_base, positive=True), positive=True
+    )
     return Geometry(
         where=str(config.path),
         layers=layers,
@@ -194,7 +208,7 @@ def _geometry(config: Config, family: Family, kind: str) -> Geometry:
         rope_factors=rope_factors(rope, base, width, context),
         windows=_windows(config, family, kind, layers),
         window_rope_base=local,
-        score_width=config.number("query_pre_attn_scalar", 256) if family.post_norms else 0.0,
+        score_width=config.number("query_pre_attn_scalar", 256, positive=True) if family.post_norms else 0.0,
         logit_cap=config.number("final_logit_softcapping", 30.0 if kind == "gemma2" else 0.0)
         if config.values.get("final_logit_softcapping", 0) is not None
         else 0.0,
@@ -225,7 +239,7 @@ def rope_factors(rope: Config, base: float, width: int, context: int) -> FloatAr
     kind = rope.values.get("rope_type", rope.values.get("type", "default"))
     if kind == "default":
         return None
-    factor = rope.number("factor", 1.0)
+    factor = rope.number("factor", 1.0, positive=True)
     if kind == "linear":
         return np.full(width // 2, factor, dtype=np.float32)
     if kind != "llama3":
@@ -234,6 +248,8 @@ def rope_factors(rope: Config, base: float, width: int, context: int) -> FloatAr
         )
     # Long wavelengths are stretched by `factor`, short ones stay, in between the two are mixed.
     low, high = rope.number("low_freq_factor", 1.0), rope.number("high_freq_factor", 4.0)
+    if high <= low:
+        raise rope.bad("high_freq_factor", high, f"more than low_freq_factor, {low:g},")
     trained = rope.number("original_max_position_embeddings", context)
     frequency = base ** (-np.arange(width // 2) * 2.0 / width)
     turns = trained * frequency / (2 * np.pi)

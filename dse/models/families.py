@@ -6,6 +6,7 @@ rest is here, once for every format.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -63,6 +64,10 @@ FAMILIES: Final[Mapping[str, Family]] = {
 }
 
 
+SINGLE_BYTES: Final = 4
+"""Of a weight in memory."""
+
+
 @dataclass(frozen=True)
 class Geometry:
     """Sizes and constants of one model; `where` is the file that messages name.
@@ -97,6 +102,24 @@ class Geometry:
                 f"{self.where}: {self.query_heads} query heads, {self.kv_heads} KV heads of width "
                 f"{self.head_dim}; whole groups and an even width would be right"
             )
+
+    def check_memory(self) -> None:
+        """Raises `BadInput` where the weights in single precision are more than this machine's memory."""
+        block = self.dim * (2 * (self.query_heads + self.kv_heads) * self.head_dim + 3 * self.hidden)
+        need, have = SINGLE_BYTES * (self.layers * block + self.vocabulary * self.dim), memory()
+        if need > have:
+            raise BadInput(
+                f"{self.where}: its weights take {need >> 30} GiB in single precision, this machine has {have >> 30}; "
+                "a smaller model is needed"
+            )
+
+
+def memory() -> int:
+    """Bytes of this machine's memory; what no machine has where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 1 << 60
 
 
 class Source(Protocol):
@@ -136,6 +159,7 @@ def assemble(
     """
     g = geometry
     g.check()
+    g.check_memory()
     queries, keys = g.query_heads * g.head_dim, g.kv_heads * g.head_dim
 
     def layer(i: int) -> Layer:

@@ -22,12 +22,18 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from dse.errors import BadInput
-from dse.models.arrays import ByteArray, FloatArray
+from dse.models.arrays import FloatArray, mapped
 
 MAGIC: Final = b"GGUF"
 VERSIONS: Final = (2, 3)
 MAX_DIMENSIONS: Final = 4
 MAX_ALIGNMENT: Final = 1 << 20
+MAX_HEADER: Final = 64 << 20
+"""Most bytes of everything before the tensors' values; large vocabularies take 20 million."""
+MAX_ENTRIES: Final = 1 << 21
+"""Most elements of all arrays of the metadata together; large vocabularies have 900,000."""
+MAX_TENSORS: Final = 1 << 16
+MAX_KEYS: Final = 1 << 12
 
 _STRING: Final = 8
 _ARRAY: Final = 9
@@ -82,9 +88,11 @@ class _Cursor:
     """Reads little-endian values and never past the end."""
 
     def __init__(self, data: memoryview, path: Path) -> None:
-        self.data = data
+        self.data = data[:MAX_HEADER]
+        self.whole = len(data) <= MAX_HEADER
         self.path = path
         self.at = 0
+        self.entries = 0
 
     @property
     def remaining(self) -> int:
@@ -95,7 +103,8 @@ class _Cursor:
 
     def need(self, size: int, what: str) -> None:
         if size > self.remaining:
-            raise self.bad(f"{what} needs {size} bytes, {self.remaining} remain")
+            short = "remain" if self.whole else f"remain of the {MAX_HEADER} that a header may have"
+            raise self.bad(f"{what} needs {size} bytes, {self.remaining} {short}")
 
     def scalar(self, form: struct.Struct, what: str) -> Any:
         if form.size > len(self.data) - self.at:
@@ -129,6 +138,9 @@ class _Cursor:
     def array(self, what: str) -> list[Any]:
         kind = self.scalar(_U32, what)
         count = self.scalar(_U64, what)
+        self.entries += count
+        if count <= self.remaining and self.entries > MAX_ENTRIES:
+            raise self.bad(f"{what}: more than {MAX_ENTRIES} elements in arrays")
         if kind == _STRING:
             self.need(count * _U64.size, what)
             return [self.string(what) for _ in range(count)]
@@ -151,12 +163,7 @@ class GgufFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._data: ByteArray = np.memmap(path, dtype=np.uint8, mode="r")
-        except ValueError:  # an empty file cannot be mapped
-            raise BadInput(f"{path}: the file is empty; a GGUF file is needed") from None
-        except OSError as error:
-            raise BadInput(f"{path}: {error.strerror or error}; a readable GGUF file is needed") from None
+        self._data = mapped(path, "a readable GGUF file is needed")
         cursor = _Cursor(self._data.data, path)
         if bytes(cursor.data[:4]) != MAGIC:
             raise BadInput(
@@ -169,6 +176,10 @@ class GgufFile:
         tensors = cursor.scalar(_U64, "tensor count")
         entries = cursor.scalar(_U64, "metadata count")
         cursor.need(entries * _LEAST_ENTRY, f"a count of {entries} metadata entries")
+        if entries > MAX_KEYS or tensors > MAX_TENSORS:
+            raise cursor.bad(
+                f"{entries} metadata entries and {tensors} tensors, at most {MAX_KEYS} and {MAX_TENSORS} are allowed,"
+            )
         self.metadata: dict[str, Any] = {}
         for _ in range(entries):
             key = cursor.string("a metadata key")
@@ -215,6 +226,8 @@ class GgufFile:
                     "the file is cut short, fetch it again"
                 )
             out[t.name] = TensorInfo(t.name, t.shape, t.kind, start + t.offset, t.size_bytes)
+        if (rest := len(self._data) - start - end) > MAX_ALIGNMENT:
+            raise BadInput(f"{self.path}: {rest} bytes after its last tensor; a GGUF file alone is needed")
         return out
 
     @cached_property
@@ -261,6 +274,8 @@ class GgufFile:
         own = flat.copy() if np.shares_memory(flat, raw) else flat
         values: FloatArray = own.astype(np.float32, copy=False).reshape(info.shape)
         # NaN and infinity both survive a sum, and a sum needs no temporary array.
-        if not np.isfinite(values.sum(dtype=np.float64)):
+        with np.errstate(invalid="ignore"):
+            total = values.sum(dtype=np.float64)
+        if not np.isfinite(total):
             raise BadInput(f"{self.path}: tensor {name!r} is not finite everywhere; the file is damaged")
         return values

@@ -8,7 +8,6 @@ bits are the upper half of a float32's.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,11 +18,28 @@ from typing import Any, Final
 import numpy as np
 
 from dse.errors import BadInput
-from dse.models.arrays import ByteArray, FloatArray
+from dse.inputs import parse_json, read_text
+from dse.models.arrays import FloatArray, mapped
 
 INDEX: Final = "model.safetensors.index.json"
 SINGLE: Final = "model.safetensors"
 TYPES: Final[Mapping[str, str]] = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8"}
+"""Types that are read, as NumPy names them."""
+
+BYTES: Final[Mapping[str, int]] = {
+    **{kind: np.dtype(form).itemsize for kind, form in TYPES.items()},
+    **{"BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "F8_E8M0": 1},
+    **{"I16": 2, "U16": 2, "I32": 4, "U32": 4, "I64": 8, "U64": 8, "C64": 8},
+}
+"""Types of whole bytes that the format knows, and the size of one number."""
+
+MAX_HEADER: Final = 10 << 20
+"""Most bytes of a header: 400 for each tensor that `dse.inputs` admits."""
+
+MAX_JSON: Final = 32 << 20
+MAX_DIMENSIONS: Final = 8
+PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+RIGHT: Final = "a safetensors file is needed"
 
 
 @dataclass(frozen=True)
@@ -36,51 +52,65 @@ class _Place:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; BadInput where the file cannot be read or holds something else."""
-    try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}; the model needs it") from None
-    except ValueError as error:
-        raise BadInput(f"{path}: not JSON ({error})") from None
+    value = parse_json(str(path), read_text(path, MAX_JSON, "the model needs it"), "the model needs it")
     if not isinstance(value, dict):
         raise BadInput(f"{path}: holds a {type(value).__name__}; a JSON object would be right")
     return value
 
 
 class SafetensorsFile:
-    """One file: where its tensors are, and their values on request."""
+    """One file: where its tensors are, and their values on request.
+
+    As the format has it, tensors follow each other without gaps and fill the file.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._data: ByteArray = np.memmap(path, dtype=np.uint8, mode="r")
-        except ValueError:
-            raise BadInput(f"{path}: the file is empty; a safetensors file is needed") from None
-        except OSError as error:
-            raise BadInput(f"{path}: {error.strerror}; a safetensors file is needed") from None
+        self._data = mapped(path, RIGHT)
         length = int.from_bytes(bytes(self._data[:8]), "little")
         if len(self._data) < 8 or length > len(self._data) - 8:
             raise BadInput(
                 f"{path}: the header does not fit into the file; a complete safetensors file is needed"
             )
+        if length > MAX_HEADER:
+            raise BadInput(f"{path}: a header of {length} bytes; at most {MAX_HEADER} are allowed")
         try:
-            header = json.loads(bytes(self._data[8 : 8 + length]))
-            header.pop("__metadata__", None)
+            text = bytes(self._data[8 : 8 + length]).decode("utf-8")
+            if not text.startswith("{"):
+                raise ValueError("no object")
+            header = parse_json(f"{path}: header", text, RIGHT)
+            notes = header.pop("__metadata__", None)
+            if notes is not None and not all(isinstance(note, str) for note in notes.values()):
+                raise ValueError("notes")
             self.places = {name: self._place(name, entry, 8 + length) for name, entry in header.items()}
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise BadInput(f"{path}: its header is damaged; a safetensors file is needed") from None
+            raise BadInput(f"{path}: its header is damaged; {RIGHT}") from None
+        self._check_tiling(8 + length)
 
     def _place(self, name: str, entry: Any, base: int) -> _Place:
         first, last = entry["data_offsets"]
         shape = tuple(entry["shape"])
-        if not all(type(n) is int and n >= 0 for n in (first, last, *shape)):
+        if len(shape) > MAX_DIMENSIONS or not all(type(n) is int and n >= 0 for n in (first, last, *shape)):
             raise ValueError(name)
         kind = entry["dtype"]
-        if base + last > len(self._data) or (
-            kind in TYPES and last - first != prod(shape) * np.dtype(TYPES[kind]).itemsize
-        ):
+        if kind not in BYTES:
+            raise BadInput(f"{self.path}: tensor {name!r}: dtype: found {kind!r}; valid: {', '.join(BYTES)}")
+        if base + last > len(self._data) or last - first != prod(shape) * BYTES[kind]:
             raise BadInput(f"{self.path}: tensor {name!r} does not fit into the file; fetch it again")
-        return _Place(str(kind), shape, base + first, last - first)
+        return _Place(kind, shape, base + first, last - first)
+
+    def _check_tiling(self, base: int) -> None:
+        end = base
+        for name, place in sorted(self.places.items(), key=lambda item: (item[1].start, item[1].size)):
+            if place.start != end:
+                raise BadInput(
+                    f"{self.path}: tensor {name!r} begins at byte {place.start}, the one before ends at {end}; {RIGHT}"
+                )
+            end = place.start + place.size
+        if end != len(self._data):
+            raise BadInput(
+                f"{self.path}: its tensors end at byte {end} of {len(self._data)}; fetch it again, {RIGHT}"
+            )
 
     @cached_property
     def sha256(self) -> str:
@@ -98,8 +128,20 @@ class SafetensorsFile:
         if place.kind == "BF16":
             wide: FloatArray = (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
         else:
-            wide = raw.astype(np.float32)
+            with np.errstate(over="ignore"):  # what single precision cannot carry is found not to be finite
+                wide = raw.astype(np.float32)
         return wide.reshape(place.shape)
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    """The files that an index names, by tensor."""
+    where = read_json(path).get("weight_map")
+    if not isinstance(where, dict) or not where or not all(isinstance(file, str) for file in where.values()):
+        raise BadInput(f"{path}: weight_map: missing; tensor names with their files would be right")
+    for name in set(where.values()):
+        if Path(name).name != name or name == ".." or not name.endswith(".safetensors"):
+            raise BadInput(f"{path}: weight_map: {name!r} is no safetensors file of this directory")
+    return where
 
 
 class Checkpoint:
@@ -111,23 +153,28 @@ class Checkpoint:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        if (folder / INDEX).is_file():
-            where = read_json(folder / INDEX).get("weight_map")
-            if not isinstance(where, dict) or not all(isinstance(file, str) for file in where.values()):
-                raise BadInput(
-                    f"{folder / INDEX}: weight_map: missing; tensor names with their files would be right"
-                )
-            names = sorted(set(where.values()))
-            if strange := [n for n in names if Path(n).name != n]:
-                raise BadInput(f"{folder / INDEX}: weight_map: {strange[0]!r} is no file of this directory")
-        elif (folder / SINGLE).is_file():
+        where: dict[str, str] = {}
+        if (folder / SINGLE).exists():  # transformers takes it too where there is an index beside it
             names = [SINGLE]
+        elif (folder / INDEX).exists():
+            where = _weight_map(folder / INDEX)
+            names = sorted(set(where.values()))
         else:
-            pickled = [p.name for p in folder.glob("*.bin")]
+            pickled = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)
             why = f"{pickled[0]} is a pickle, which can run code and is never read; " if pickled else ""
             raise BadInput(f"{folder}: has no {SINGLE} or {INDEX}; {why}a safetensors model is needed")
         self.files = [SafetensorsFile(folder / name) for name in names]
-        self.names = {name: file for file in self.files for name in file.places}
+        self.names: dict[str, SafetensorsFile] = {}
+        for file in self.files:
+            for name in file.places:
+                if name in self.names:
+                    raise BadInput(f"{file.path}: tensor {name!r} is in {self.names[name].path.name} too")
+                self.names[name] = file
+        for name, wanted in where.items():
+            if name not in self.names or self.names[name].path.name != wanted:
+                raise BadInput(
+                    f"{folder / INDEX}: weight_map: {name!r} is not in {wanted}; fetch the model again"
+                )
 
     @cached_property
     def sha256(self) -> str:
@@ -145,6 +192,8 @@ class Checkpoint:
         if found != shape:
             raise BadInput(f"{file.path}: tensor {name!r} has shape {found}; {shape} would be right")
         values = file.tensor(name)
-        if not np.isfinite(values.sum(dtype=np.float64)):
+        with np.errstate(invalid="ignore"):
+            total = values.sum(dtype=np.float64)
+        if not np.isfinite(total):
             raise BadInput(f"{file.path}: tensor {name!r} is not finite everywhere; the file is damaged")
         return values

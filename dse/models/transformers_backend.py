@@ -36,6 +36,8 @@ INSTALL: Final = "run `pip install '.[torch]'` in the checkout"
 REFUSED: Final = ("softcap", "s_aux", "position_bias")
 """Arguments of an attention function that change what the softmax is taken of."""
 
+ADAPTER: Final = "adapter_config.json"
+
 PROBE: Final = 7
 """Tokens of the trial run that looks at a network's attention."""
 
@@ -128,6 +130,10 @@ class TransformersModel:
             raise BadInput(f"package {error.name} is not installed; {INSTALL}") from None
         if not folder.is_dir():
             raise BadInput(f"model: {folder}: the transformers backend needs a Hugging Face directory")
+        if (folder / ADAPTER).exists():
+            raise BadInput(
+                f"{folder / ADAPTER}: names another model to be loaded in place of this one; merge the adapter first"
+            )
         checkpoint = Checkpoint(folder)  # refuses what is not safetensors before anything else reads it
         AttentionInterface.register(NAME, _attention)
         logging.disable_progress_bar()

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-from dse.errors import BadInput
+from dse.errors import LONGEST, BadInput
 from dse.inputs import parse_json, read_text
 from dse.outputs import write_text
 from dse.profiles.schema import Knobs
@@ -89,36 +88,89 @@ def _checksum(document: Mapping[str, Any]) -> str:
 
 
 def read_probes(path: Path) -> Probes:
-    """The table at `path`. Raises `BadInput` where it is none, or damaged."""
+    """The table at `path`. Raises `BadInput` where it is none, damaged, or holds what no probe gives."""
     document = parse_json(str(path), read_text(path, MAX_BYTES, RIGHT), RIGHT)
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise BadInput(f"{path}: schema: is no table of probes of schema {SCHEMA}; {RIGHT}")
     if document.get("checksum") != _checksum(document):
         raise BadInput(f"{path}: checksum: does not fit the content, the file is damaged; {RIGHT}")
-    try:
-        rows = tuple(_row(row) for row in document["rows"])
-        found = Probes(
-            model=str(document["model"]),
-            context=int(document["context"]),
-            tokens=int(document["tokens"]),
-            material=str(document["material"]),
-            provenance=dict(document["provenance"]),
-            rows=rows,
+    keys = {f.name for f in fields(Probes)}
+    for key in sorted({*document, *keys}):
+        if key not in (*keys, "schema", "checksum"):
+            raise BadInput(f"{path}: {key}: unknown key; {RIGHT}")
+        if key in keys and not _KINDS[key](document.get(key)):
+            raise BadInput(f"{path}: {key}: is missing or of the wrong kind; {RIGHT}")
+    rows = []
+    for number, row in enumerate(document["rows"], 1):
+        for key in sorted({*row, *_ROW}):
+            if key not in _ROW or not _ROW[key](row.get(key)):
+                raise BadInput(
+                    f"{path}: rows: {key} of row {number} is missing or of the wrong kind; {RIGHT}"
+                )
+        right, nll, same, agree = (row[key] for key in ("right", "nll", "same", "agree"))
+        shape = [len(line) for line in right]
+        if shape != [len(line) for line in nll] or len(set(shape)) != 1 or len(same) != len(agree):
+            raise BadInput(
+                f"{path}: rows: row {number} has lists that are not as long as each other; {RIGHT}"
+            )
+        if max(same) > document["tokens"]:
+            raise BadInput(
+                f"{path}: rows: same of row {number} is above tokens, {document['tokens']}; {RIGHT}"
+            )
+        rows.append(
+            Probe(
+                row["algorithm"],
+                row["knobs"],
+                _frozen(right),
+                _frozen(nll),
+                tuple(same),
+                tuple(map(float, agree)),
+            )
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadInput(f"{path}: {error} is missing or of the wrong kind; {RIGHT}") from None
-    return found
+    if len({row.key for row in rows}) < len(rows):
+        raise BadInput(f"{path}: rows: a setting appears twice; {RIGHT}")
+    return Probes(**{**{key: document[key] for key in keys}, "rows": tuple(rows)})
 
 
-def _row(row: Mapping[str, Any]) -> Probe:
-    right = tuple(tuple(bool(x) for x in line) for line in row["right"])
-    nll = tuple(tuple(float(x) for x in line) for line in row["nll"])
-    same, agree = tuple(int(x) for x in row["same"]), tuple(float(x) for x in row["agree"])
-    if [len(line) for line in right] != [len(line) for line in nll] or len(same) != len(agree):
-        raise ValueError("a row whose lists are not as long as each other")
-    if not all(math.isfinite(x) for line in nll for x in line):
-        raise ValueError("nll: a number that is not finite")
-    return Probe(str(row["algorithm"]), dict(row["knobs"]), right, nll, same, agree)
+def _whole(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 31
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < 1e6
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= LONGEST
+
+
+def _list(value: Any, holds: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(holds, value))
+
+
+_KINDS: Final[Mapping[str, Callable[[Any], bool]]] = {
+    "model": _texts,
+    "context": _whole,
+    "tokens": _whole,
+    "material": _texts,
+    "provenance": lambda v: isinstance(v, dict),
+    "rows": lambda v: isinstance(v, list) and all(isinstance(row, dict) for row in v),
+}
+"""Key of a table -> whether a value is such."""
+
+_ROW: Final[Mapping[str, Callable[[Any], bool]]] = {
+    "algorithm": _texts,
+    "knobs": lambda v: isinstance(v, dict) and all(isinstance(x, str | int | float) for x in v.values()),
+    "right": lambda v: _list(v, lambda line: _list(line, lambda x: type(x) is bool)),
+    "nll": lambda v: _list(v, lambda line: _list(line, _number)),
+    "same": lambda v: _list(v, _whole),
+    "agree": lambda v: _list(v, lambda x: _number(x) and x <= 1),
+}
+"""Likewise of a row."""
+
+
+def _frozen(lines: list[list[Any]]) -> tuple[tuple[Any, ...], ...]:
+    return tuple(tuple(line) for line in lines)
 
 
 def shipped_probes() -> dict[str, Path]:

@@ -102,6 +102,8 @@ def check_output(path: Path, replace: bool = False) -> None:
         raise BadInput(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from None
     if directory:
         raise BadInput(f"{path}: is a directory; name a file in it")
+    if there and not path.is_file():
+        raise BadInput(f"{path}: is a device or a pipe; name a file")
     if there and not replace and not is_report(path):
         raise BadInput(
             f"{path}: is no report of dse; nothing was overwritten, choose another file with --output, or --replace it"

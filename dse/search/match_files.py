@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dse.errors import BadInput
-from dse.results import write_text
+from dse.inputs import parse_json, read_text
+from dse.results import MAX_INFO, write_text
 from dse.search.match import FIGURES, Judged, Match, Pick
 from dse.search.report import plain_json, versions
 from dse.space.definition import Space
@@ -129,30 +130,56 @@ def info(match: Match, command: str) -> dict[str, Any]:
     return plain
 
 
+def check_directory(directory: Path) -> None:
+    """Raise BadInput where no comparison can be written, or something else lies; creates nothing.
+
+    What space a comparison there is of is left to `check_folder`.
+    """
+    choose = "nothing was overwritten, choose another folder with --output"
+    parent = next(p for p in directory.absolute().parents if p.exists())
+    if directory.is_symlink():
+        raise BadInput(f"{directory}: is a symbolic link; {choose}")
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise BadInput(
+            f"{directory}: cannot be created, {parent} is not a folder that can be written; {choose}"
+        )
+    if directory.exists():
+        _digest(directory)
+
+
 def check_folder(directory: Path, digest: str, replace: bool = False) -> None:
     """Raise BadInput where something else than a match of the same space lies; creates nothing.
 
     `replace` allows a match of another space, or of the same one on an older profile.
     """
     choose = "nothing was overwritten, choose another folder with --output"
-    if not directory.exists():
-        return
-    if not directory.is_dir():
-        raise BadInput(f"{directory}: is not a directory; {choose}")
-    content = sorted(p.name for p in directory.iterdir())
-    if not content:
-        return
-    try:
-        there = json.loads((directory / INFO).read_text(encoding="utf-8"))["space_digest"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise BadInput(
-            f"{directory}: holds {content[0]!r} and no comparison by dse match; {choose}"
-        ) from None
-    if there != digest and not replace:
+    there = _digest(directory) if directory.exists() else ""
+    if there and there != digest and not replace:
         raise BadInput(
             f"{directory}: holds the comparison of another space, or of this one on another profile; {choose}, or "
             "give --replace"
         )
+
+
+def _digest(directory: Path) -> str:
+    """The space of the comparison in a folder; empty where there is nothing in it.
+
+    Raises:
+        BadInput: it is no folder, or there is something else in it.
+    """
+    choose = "nothing was overwritten, choose another folder with --output"
+    if not directory.is_dir():
+        raise BadInput(f"{directory}: is not a directory; {choose}")
+    content = sorted(p.name for p in directory.iterdir())
+    if not content:
+        return ""
+    try:
+        about = parse_json(str(directory / INFO), read_text(directory / INFO, MAX_INFO, choose), choose)
+        return str(about["space_digest"])
+    except (BadInput, KeyError, TypeError):
+        raise BadInput(
+            f"{directory}: holds {content[0]!r} and no comparison by dse match; {choose}"
+        ) from None
 
 
 def write_match(

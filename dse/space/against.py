@@ -15,7 +15,7 @@ from dse.hardware.processors import (
     processor_names,
 )
 from dse.space.definition import Baseline
-from dse.space.source import Place
+from dse.space.source import Place, locate
 
 KEYS: Final = ("processor", "parameters")
 """Keys of such a baseline: the name or file, and values that replace its own."""
@@ -63,9 +63,8 @@ def processor_baseline(
         except BadInput as error:
             raise here.error(str(error).removeprefix(": ")) from None
     is_path = "/" in name or name.endswith(".toml")
-    beside = folder / name
     try:
-        known = load_processor(beside if is_path and not Path(name).is_file() and beside.is_file() else name)
+        known = load_processor(locate(name, folder) if is_path else name)
     except BadInput as error:
         raise (place / "processor").error(str(error)) from None
     return Baseline.on(make_processor("", known.name, values, known))

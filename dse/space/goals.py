@@ -10,7 +10,7 @@ from dse.hardware.components import COMPONENTS, check_constant
 from dse.profiles.profile import canonical
 from dse.space.axes import scalar
 from dse.space.definition import Limits
-from dse.space.names import METRICS
+from dse.space.names import LARGEST, METRICS
 from dse.space.source import Place
 
 OBJECTIVES = {"speedup": True, "nll_increase": False}
@@ -23,7 +23,7 @@ def objectives(table: Mapping[str, Any], place: Place) -> tuple[dict[str, bool],
     if "objectives" not in table:
         return dict(OBJECTIVES), {}
     written = place.table(table["objectives"], ("maximize", "minimize", "reference"))
-    found: dict[str, bool] = {}
+    found: dict[str, bool] = {} if {"maximize", "minimize"} & set(written) else dict(OBJECTIVES)
     for key, up in (("maximize", True), ("minimize", False)):
         names = written.get(key, [])
         if not isinstance(names, list):
@@ -37,7 +37,13 @@ def objectives(table: Mapping[str, Any], place: Place) -> tuple[dict[str, bool],
     if not 2 <= len(found) <= 4:
         raise place.error(f"{len(found)} objectives; must be 2 to 4")
     reference = (place / "reference").table(written.get("reference", {}), tuple(found))
-    return found, {m: number(v, place / "reference" / m) for m, v in reference.items()}
+    worst = {m: number(v, place / "reference" / m) for m, v in reference.items()}
+    for metric, value in worst.items():
+        if abs(value) > LARGEST:
+            raise (place / "reference" / metric).error(
+                f"found {value:g}; must be at most {LARGEST:g} in size"
+            )
+    return found, worst
 
 
 def number(value: Any, place: Place) -> float:

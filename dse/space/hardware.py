@@ -9,7 +9,6 @@ from typing import Any
 from dse.errors import BadInput
 from dse.hardware.parameters import PARAMETERS, HardwareValue, check_value
 from dse.hardware.presets import load_preset, preset_names, read_preset
-from dse.hardware.units import question
 from dse.space.axes import axis_values
 from dse.space.source import Place
 
@@ -82,18 +81,6 @@ def _check_size(
             raise place.error(
                 f"{designs:.3g} designs; at most {MAX_DESIGNS:.3g} can be numbered, shorten an axis"
             )
-
-
-def questions(
-    axes: Axes,
-    special: Mapping[str, Axes],
-) -> tuple[str, ...]:
-    """What to ask about values that are valid and yet hardly meant, the largest of every axis once."""
-    asked = []
-    for name, values in [*axes.items(), *(item for own in special.values() for item in own.items())]:
-        numbers = [v for v in values if not isinstance(v, str)]
-        asked += [question(name, PARAMETERS[name].unit, max(numbers))] if numbers else []
-    return tuple(dict.fromkeys(text for text in asked if text))
 
 
 def _parameter_axis(name: str, written: Any, place: Place) -> tuple[HardwareValue, ...]:

@@ -18,5 +18,13 @@ DERIVED: Final = (
 )  # fmt: skip
 """Computed by `dse.search` from prices, the baseline and dense attention."""
 
+LARGEST: Final = 1e60
+"""Most that a metric may be, in size: its square and a product of four are numbers still."""
+
+MORE_IS_BETTER: Final = frozenset(
+    {*DERIVED, "top1_agreement", "tokens_per_s", "batch_limit"} - {"attention_share"}
+)
+"""Metrics to maximise; of all others less is better, or (the batch) neither."""
+
 METRICS: Final = (*DERIVED, *ACCURACY, *PRICED)
 """Every numeric metric of a point, in the order of `front.csv`."""

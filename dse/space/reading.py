@@ -18,7 +18,8 @@ from dse.space.algorithms import algorithm_tables, placed, read_algorithms
 from dse.space.axes import axis_values, scalar
 from dse.space.definition import DENSE, SCHEMA, AlgorithmSpec, Baseline, Space
 from dse.space.goals import components, constraints, objectives
-from dse.space.hardware import baseline_design, questions, read_hardware
+from dse.space.hardware import baseline_design, read_hardware
+from dse.space.questions import questions
 from dse.space.shipped import shipped_spaces
 from dse.space.source import Place, apply_overrides, parse, read_text
 from dse.space.workload import fitted, named_profile, read_workload
@@ -124,6 +125,9 @@ def _read(table: dict[str, Any], place: Place, name: str, folder: Path, profile:
             raise (place / "hardware" / "for" / algorithm).error(
                 f"no such algorithm in this space; {nearest(algorithm, specs)}"
             )
+    own = components(table, place)
+    limits = constraints(table, place)
+    baseline = _baseline(table, place, folder, profile, workload.context, hardware, base)
     space = Space(
         name=name,
         description=description,
@@ -134,10 +138,10 @@ def _read(table: dict[str, Any], place: Place, name: str, folder: Path, profile:
         hardware_for=hardware_for,
         objectives=goals,
         reference=reference,
-        constraints=constraints(table, place),
-        baseline=_baseline(table, place, folder, profile, workload.context, hardware, base),
-        components={**constants, **components(table, place)},
-        notes=(*notes, *questions(hardware, hardware_for)),
+        constraints=limits,
+        baseline=baseline,
+        components={**constants, **own},
+        notes=(*notes, *questions(hardware, hardware_for, goals, limits, own, baseline.processor)),
         table=profile,
     )
     _look_up(space, place)

@@ -10,7 +10,7 @@ from typing import Any
 
 from dse import inputs
 from dse.errors import BadInput, nearest
-from dse.inputs import MAX_TOML, is_key, parse_toml, split_key
+from dse.inputs import MAX_TOML, is_file, is_key, parse_toml, split_key
 
 _WORD = re.compile(r"^[A-Za-z0-9_+./-]+$")
 
@@ -72,6 +72,28 @@ def read_text(path: Path) -> str:
     )
 
 
+def locate(name: str, folder: Path) -> Path:
+    """The file that a space names: from where the command runs, or else beside the space.
+
+    Args:
+        folder: where the space lies.
+
+    Raises:
+        BadInput: there are two, and they differ.
+    """
+    here, beside = Path(name), folder / name
+    if not is_file(here) and is_file(beside):
+        return beside
+    if is_file(here) and is_file(beside) and not here.samefile(beside):
+        import filecmp
+
+        if not filecmp.cmp(here, beside, shallow=False):
+            raise BadInput(
+                f"{name}: there is one here and another beside the space, {beside}; give the full path of one"
+            )
+    return here
+
+
 def parse(file: str, text: str) -> tuple[dict[str, Any], Place]:
     """The table in a TOML text and the place of its keys."""
     table, lines = parse_toml(file, text)
@@ -97,16 +119,28 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
     return split_key(dotted), parsed["value"]
 
 
+def parse_overrides(overrides: Sequence[str]) -> list[tuple[str, tuple[str, ...], Any]]:
+    """Each text with its path and value.
+
+    Raises:
+        BadInput: as `parse_override`, or one would take away what another one gave.
+    """
+    parsed = [(text, *parse_override(text)) for text in overrides]
+    for number, (text, path, _) in enumerate(parsed):
+        for earlier, before, _ in parsed[:number]:
+            if before[: len(path)] == path:
+                raise BadInput(f"--set {text}: takes the place of --set {earlier}; give one of them")
+    return parsed
+
+
 def apply_overrides(
     table: dict[str, Any], place: Place, overrides: Sequence[str]
 ) -> tuple[dict[str, Any], Place]:
     """A copy of `table` with every override applied, in order."""
-    paths = []
-    for text in overrides:
-        path, value = parse_override(text)
+    parsed = parse_overrides(overrides)
+    for text, path, value in parsed:
         table = _put(table, path, value, text)
-        paths.append(path)
-    return table, Place(place.file, place.lines, frozenset(paths), place.path)
+    return table, Place(place.file, place.lines, frozenset(path for _, path, _ in parsed), place.path)
 
 
 def _put(table: dict[str, Any], path: tuple[str, ...], value: Any, text: str) -> dict[str, Any]:

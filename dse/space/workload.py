@@ -9,13 +9,12 @@ from typing import Any
 
 from dse.cost.workload import SCOPES
 from dse.errors import BadInput, nearest
-from dse.inputs import is_file
 from dse.profiles.naming import ProfileName
 from dse.profiles.profile import PHASES, Profile
 from dse.profiles.schema import QUERY_TILES
 from dse.profiles.store import load_profile
 from dse.space.definition import MOST, QUERY_TILE, WorkloadSpec
-from dse.space.source import Place
+from dse.space.source import Place, locate
 
 
 def read_workload(table: Mapping[str, Any], place: Place) -> WorkloadSpec:
@@ -76,9 +75,8 @@ def named_profile(workload: WorkloadSpec, place: Place, folder: Path) -> tuple[P
 
 def _where(name: str, folder: Path) -> str | Path:
     """What to load: a shipped name, a path, or the file beside the space."""
-    beside = folder / name
     is_path = "/" in name or name.endswith(".npz")
-    return beside if is_path and not is_file(Path(name)) and is_file(beside) else name
+    return locate(name, folder) if is_path else name
 
 
 def _of_phase(name: str, phase: str) -> str:
@@ -105,7 +103,7 @@ def fitted(workload: WorkloadSpec, place: Place, profile: Profile) -> tuple[Work
         raise (place / "context").error(f"found {workload.context}; profile {profile.name!r} holds {have}")
     if workload.profile_sha256 and workload.profile_sha256 != profile.checksum:
         raise (place / "profile_sha256").error(
-            f"profile {profile.name!r} is not the one this space was run with; remove the key to use it anyway"
+            f"profile {profile.name!r} is not the one this space was run with; remove the key and sweep the space again"
         )
     workload = replace(workload, profile_sha256=profile.checksum)
     if workload.phase != "prefill":

@@ -276,16 +276,17 @@ class Layout:
         self._plain = {axis.name: axis for own in self.hardware.values() for axis in own.values()}
 
     @cached_property
+    def axes(self) -> dict[str, Axis]:
+        """Every parameter but the algorithm, by its name."""
+        return {a.name: a for s in self.settings.values() for a in s.axes.values()} | self._plain
+
+    @cached_property
     def distributions(self) -> dict[str, BaseDistribution]:
         """Every parameter with its distribution."""
         from optuna.distributions import CategoricalDistribution
 
-        found: dict[str, BaseDistribution] = {}
-        if len(self.names) > 1:
-            found[ALGORITHM] = CategoricalDistribution(self.names)
-        for s in self.settings.values():
-            found |= {axis.name: axis.distribution() for axis in s.axes.values()}
-        return found | {name: axis.distribution() for name, axis in self._plain.items()}
+        chosen = {ALGORITHM: CategoricalDistribution(self.names)} if len(self.names) > 1 else {}
+        return chosen | {name: axis.distribution() for name, axis in self.axes.items()}
 
     def owned(self, algorithm: str) -> tuple[str, ...]:
         """Parameters that a point of an algorithm has, besides the choice of it."""

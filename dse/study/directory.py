@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from dse.errors import BadInput
-from dse.results import INFO, SPACE, Run, check_directory, default_output, write_run, write_text
+from dse.inputs import is_file, parse_json, read_text
+from dse.outputs import hold
+from dse.results import (
+    INFO,
+    MAX_INFO,
+    SPACE,
+    WAIT_S,
+    Run,
+    check_directory,
+    default_output,
+    write_run,
+    write_text,
+)
 from dse.space.definition import Space
 from dse.study.result import KIND, StudyResult
 from dse.study.storage import JOURNAL_NAME, Place
 
-TRIALS = "trials.csv"
+TRIALS: Final = "trials.csv"
+
+_CHOOSE: Final = "choose another directory with --output"
 
 
 def default_directory(space: Space) -> Path:
@@ -23,60 +37,95 @@ def default_directory(space: Space) -> Path:
     return usual.with_name(f"{usual.name}-study")
 
 
-def prepare(directory: Path, space: Space, fresh: bool) -> Place:
-    """Make ready for a study of `space`; returns the journal's place in it.
+@contextmanager
+def prepared(directory: Path, space: Space, fresh: bool, elsewhere: bool) -> Iterator[Place]:
+    """The journal's place in a directory made ready for a study of `space`.
+
+    While the block lasts, no other command forgets the trials.
 
     Args:
         fresh: forget the trials that are there.
+        elsewhere: the trials are kept elsewhere: nothing is made yet.
 
     Raises:
-        BadInput: it holds something else, a sweep's run, or a run of another space.
+        BadInput: it holds something else, a sweep's run, or a run of another space, or others are at work where
+            `fresh` would take their trials away.
     """
+    journal = Place("journal", path=directory / JOURNAL_NAME)
     check_directory(directory, space)
-    if _kind(directory / INFO) not in ("", KIND):
-        raise BadInput(
-            f"{directory}: holds a sweep's run; nothing was overwritten, choose another directory with --output"
-        )
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if not (directory / SPACE).is_file():
-            write_text(directory / SPACE, space.to_toml())  # from here on it is known whose trials these are
-        if fresh:
-            for name in (JOURNAL_NAME, TRIALS, INFO):
-                (directory / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise BadInput(
-            f"{directory}: cannot write: {error.strerror}; choose another directory with --output"
-        ) from None
-    return Place("journal", path=directory / JOURNAL_NAME)
-
-
-def _kind(path: Path) -> str:
-    """What kind of run a ``run.json`` is of; empty where there is none that can be read."""
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return ""
-    return str(info.get("kind", "sweep")) if isinstance(info, dict) else ""
-
-
-def write(directory: Path, result: StudyResult) -> Run:
-    """Write the run and the table of its trials; processes that share the directory take turns."""
-    with _turn(directory):
-        write_text(directory / TRIALS, result.trials.to_csv(index=False, lineterminator="\n"))
-        return write_run(directory, result)
+    _check_kind(directory)
+    if elsewhere:
+        yield journal
+        return
+    with ExitStack() as stack:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_at_work(directory, fresh))
+            if not (directory / SPACE).is_file():
+                write_text(
+                    directory / SPACE, space.to_toml()
+                )  # from here on it is known whose trials these are
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise BadInput(f"{directory}: cannot write: {reason}; {_CHOOSE}") from None
+        yield journal
 
 
 @contextmanager
-def _turn(directory: Path) -> Iterator[None]:
+def _at_work(directory: Path, fresh: bool) -> Iterator[None]:
+    """Have a part in the directory, after forgetting its trials where that is asked for and nobody else has one."""
     try:
         import fcntl
-    except ImportError:  # a system without such locks: two writers at one moment are unlikely
+    except ImportError:  # a system without such locks
+        _forget(directory, fresh)
         yield
         return
-    handle = os.open(directory / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    handle = os.open(directory, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, (fcntl.LOCK_EX | fcntl.LOCK_NB) if fresh else fcntl.LOCK_SH)
+        except BlockingIOError:
+            raise BadInput(
+                f"{directory}: --fresh: another command is adding trials to it; wait for it, or {_CHOOSE}"
+            ) from None
+        except OSError:
+            pass  # a disk without such locks
+        _forget(directory, fresh)
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_SH)
         yield
     finally:
         os.close(handle)
+
+
+def _forget(directory: Path, fresh: bool) -> None:
+    for name in (JOURNAL_NAME, TRIALS, INFO) if fresh else ():
+        (directory / name).unlink(missing_ok=True)
+
+
+def _check_kind(directory: Path) -> None:
+    """Raise BadInput where the directory holds a sweep's run."""
+    if not is_file(directory / INFO) or any((directory / name).exists() for name in (JOURNAL_NAME, TRIALS)):
+        return
+    where = directory / INFO
+    try:
+        info = parse_json(str(where), read_text(where, MAX_INFO, ""), "")
+    except BadInput:
+        info = {}
+    if not isinstance(info, dict) or info.get("kind") != KIND:
+        raise BadInput(f"{directory}: holds a sweep's run; nothing was overwritten, {_CHOOSE}")
+
+
+def write(directory: Path, result: StudyResult) -> Run:
+    """Write the run and the table of its trials; processes that share the directory take turns.
+
+    Raises:
+        BadInput: a sweep's run has come there, or it cannot be written.
+    """
+    with hold(directory, WAIT_S):
+        check_directory(directory, result.space)
+        _check_kind(directory)
+        if not (directory / SPACE).is_file():  # first: without it the others are taken for something else
+            write_text(directory / SPACE, result.space.to_toml())
+        write_text(directory / TRIALS, result.trials.to_csv(index=False, lineterminator="\n"))
+        return write_run(directory, result)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +12,8 @@ import numpy as np
 from dse.cost.price import BOUNDS, price
 from dse.cost.statistics import statistics_from
 from dse.errors import DseError
-from dse.profiles.lookup import Grid, select
+from dse.hardware.parameters import check_value
+from dse.profiles.lookup import Grid, Resolution, Source, resolve, select
 from dse.profiles.profile import Profile, setting_key
 from dse.profiles.schema import KnobValue
 from dse.search.evaluate import Evaluator
@@ -57,6 +58,9 @@ class Evaluation:
     Args:
         objectives: metric -> maximised?, what the study seeks.
         measure: measures what the profile does not hold; None interpolates.
+
+    Attributes:
+        done: what was evaluated one by one, by its point.
     """
 
     def __init__(self, space: Space, objectives: Mapping[str, bool], measure: Measure | None = None) -> None:
@@ -65,6 +69,7 @@ class Evaluation:
         self._grids: dict[str, Grid] = {}
         self._measured: dict[tuple[Any, ...], Evaluator] = {}
         self._best: BestDense | None = None
+        self.done: dict[Point, Outcome] = {}
 
     def row(self, point: Point) -> dict[str, Any]:
         """Every metric of a point, by its column of ``front.csv``.
@@ -134,7 +139,66 @@ class Evaluation:
 
     def outcome(self, point: Point) -> Outcome:
         """Objectives and constraints of a point."""
-        row = self.row(point)
+        found = self._outcome(self.row(point))
+        self.done[point] = found
+        return found
+
+    def outcomes(self, points: Sequence[Point]) -> dict[Point, Outcome]:
+        """`outcome` of many points, priced together: what the profile knows takes next to no time.
+
+        What this object has evaluated already is not evaluated again. Points that were measured on the fly and are not
+        in the profile are left out.
+
+        Raises:
+            BadInput: a point cannot be had.
+        """
+        found = {p: self.done[p] for p in points if p in self.done}
+        for name in self.space.algorithms:
+            left = [p for p in dict.fromkeys(points) if p.algorithm == name and p not in found]
+            if self.measure is not None:
+                left = [p for p in left if self._known(p)]
+            if left:
+                rows = self._rows(name, left)
+                found |= {p: self._outcome(row) for p, row in zip(left, rows, strict=True)}
+        return found
+
+    def _rows(self, name: str, points: Sequence[Point]) -> list[dict[str, Any]]:
+        """`row` of points of one algorithm, as far as `_outcome` needs it."""
+        space, run = self.space, self._evaluator._run
+        needed = {*self.objectives, *self._evaluator.limits} - {RIVAL}
+        if RIVAL in {*self.objectives, *space.constraints}:
+            needed |= {"latency_s", "nll_increase"}
+        axes = {n: values[0] for n, values in space.axes(name).items()}
+        designs = [{**axes, **{n: check_value(name, n, v) for n, v in p.hardware.items()}} for p in points]
+        keys = [setting_key(name, p.knobs) for p in points]
+        distinct = dict(zip(keys, points, strict=True))
+        sources: list[Source] = []
+        for point in distinct.values():
+            one = {k: [v] for k, v in point.knobs.items()}
+            sources += resolve(space.profile, name, one, space.workload.context, defaults={}).sources
+        numbers = {key: n for n, key in enumerate(distinct)}
+        setting = np.array([numbers[key] for key in keys], dtype=np.intp)
+        rows: list[dict[str, Any]] = [{} for _ in points]
+        for chunk in run._chunks(
+            name, Resolution(space.profile, name, space.workload.context, tuple(sources), 0)
+        ):
+            here = np.flatnonzero((setting >= chunk.first) & (setting < chunk.first + len(chunk.knobs)))
+            design = {n: np.array([designs[i][n] for i in here.tolist()]) for n in axes}
+            measured = run.meter.measure(
+                chunk.rows.take(setting[here] - chunk.first), design, sorted(needed), 1
+            )
+            columns = {
+                m: np.broadcast_to(np.asarray(v, dtype=np.float64), here.shape) for m, v in measured.items()
+            }
+            for at, i in enumerate(here.tolist()):
+                rows[i] = {m: float(v[at]) for m, v in columns.items()}
+                rows[i]["point"] = run.identity(name, points[i].knobs, designs[i])
+                rows[i]["accuracy"] = sources[int(setting[i])].status
+                if RIVAL in {*self.objectives, *space.constraints}:
+                    rows[i][RIVAL] = self.against_dense(rows[i])[0]
+        return rows
+
+    def _outcome(self, row: Mapping[str, Any]) -> Outcome:
         values, broken = [], {}
         for name, up in self.objectives.items():
             value = float(settled(np.asarray(row[name])))

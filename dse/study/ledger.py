@@ -28,6 +28,13 @@ WORKER: Final = "worker"
 """Attribute of a trial: the worker that has it, and the trial's number (a retried trial is a copy of the lost one)."""
 
 
+MOST_TRIALS: Final = 1_000_000_000
+"""Most trials that one command may ask for."""
+
+NAMELESS_SECONDS: Final = 5.0
+"""Age at which a trial that nobody has put a name to is lost: between the two there is one write."""
+
+
 class Surplus(Exception):
     """A trial that was started beyond what was asked for."""
 
@@ -123,35 +130,39 @@ class Watch:
     ) -> None:
         self._study, self._grace, self._heartbeat, self._clock = study, grace, heartbeat, clock
         self._seen: dict[str, tuple[Any, float]] = {}
+        self._begun = False
 
-    def _silent(self, key: str, sign: Any) -> bool:
-        """Whether a sign of life has not changed for the grace time, as seen from here."""
+    def _silent(self, key: str, sign: Any, grace: float) -> bool:
+        """Whether a sign of life has not changed for some time, as seen from here."""
         now = self._clock()
         last, since = self._seen.get(key, (None, now))
         if key not in self._seen or last != sign:
             self._seen[key] = (sign, now)
             return False
-        return now - since > self._grace
+        return now - since > grace
 
     def look(self, trials: Sequence[FrozenTrial], worker: str) -> int:
-        """Fail over what is lost; returns how many trials that were."""
+        """Fail over what is lost; returns how many trials that were. Called while `worker` has no trial."""
         lost = 0
         beats = None
+        first, self._begun = not self._begun, True
         for trial in trials:
             if trial.state.name != "RUNNING":
                 continue
             who = owner(trial)
-            if who == worker:
+            if who == worker and not first:
                 continue
-            if not who:
-                stale = self._silent(f"trial {trial.number}", 0)
+            if who == worker:
+                stale = True  # left by an earlier study of this process: this one has not begun a trial yet
+            elif not who:
+                stale = self._silent(f"trial {trial.number}", 0, min(NAMELESS_SECONDS, self._grace))
             elif is_dead(who):
                 stale = True
             elif self._heartbeat:
                 stale = False
             else:
                 beats = self._study.user_attrs if beats is None else beats
-                stale = self._silent(who, beats.get(BEAT + who))
+                stale = self._silent(who, beats.get(BEAT + who), self._grace)
             if stale:
                 lost += self._hand_on(trial)
         return lost

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,8 @@ from dse.search.report import (
 from dse.space.definition import Space
 from dse.space.names import METRICS
 from dse.study.axes import Layout, Point
-from dse.study.evaluate import Evaluation
-from dse.study.work import ACCURACY, DUPLICATE, POINT, Plan, is_feasible
+from dse.study.evaluate import Evaluation, Outcome
+from dse.study.work import ACCURACY, POINT, Plan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 RUN_SCHEMA = 1
 KIND = "study"
 """``kind`` of such a run's ``run.json``; a sweep's has none."""
+
+SAME = 1e-9
+"""Largest difference, relative to a value, between what a trial says and what its point comes to."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +82,14 @@ def result_of(
     done = sorted((t for t in seen if t.state.name == "COMPLETE"), key=lambda t: t.number)
     if not done:
         raise DseError(f"study {plan.name}: no trial is complete yet; add some with --trials")
-    good = [t for t in done if is_feasible(t)]
-    if not good:
-        raise DseError(_nothing_fits(plan, done))
     layout = Layout(space, plan.continuous)
     places = {t.number: layout.point(t.params, anywhere=plan.measure is not None) for t in done}
-    front = front_of(plan, good, places, evaluation)
-    table = trial_table(plan, done, places)
+    tried, changed = prices(plan, done, places, evaluation)
+    good = [t for t in tried if t.feasible]
+    if not good:
+        raise DseError(_nothing_fits(plan, tried))
+    front = front_of(plan, good, evaluation)
+    table = trial_table(plan, tried)
     about = describe(space)
     reference = reference_point(space, front)
     volumes = hypervolumes(space, front, reference)
@@ -94,8 +99,8 @@ def result_of(
         mine = front[front["algorithm"] == name]
         algorithms[name] = {
             **{k: v for k, v in about["algorithms"][name].items() if k != "knobs"},
-            "trials": sum(p.algorithm == name for p in places.values()),
-            "infeasible": sum(places[t.number].algorithm == name and not is_feasible(t) for t in done),
+            "trials": sum(t.point.algorithm == name for t in tried),
+            "infeasible": sum(t.point.algorithm == name and not t.feasible for t in tried),
             "front": len(mine),
             "on_front": int(mine["on_front"].sum()),
             "hypervolume": volumes.get(name, 0.0),
@@ -115,8 +120,8 @@ def result_of(
         "trials": len(done),
         "asked": asked,
         "failed": sum(t.state.name == "FAIL" for t in seen),
-        "duplicates": sum(DUPLICATE in t.user_attrs for t in done),
-        "interpolated": sum(t.user_attrs.get(ACCURACY) == "interpolated" for t in done),
+        "duplicates": len(done) - distinct,
+        "interpolated": sum(t.outcome.accuracy == "interpolated" for t in tried),
         "stopped": stopped,
         "points": about["points"],
         "evaluated": distinct,
@@ -139,7 +144,7 @@ def result_of(
         "context": about["context"],
         "mean_context": about["mean_context"],
         "profile": about["profile"],
-        "notes": about["notes"],
+        "notes": [*about["notes"], *changed],
         "versions": {**versions(), "optuna": _optuna_version()},
         "seed": plan.seed,
         "command": command,
@@ -171,17 +176,65 @@ def _optuna_version() -> str:
     return version("optuna")
 
 
-def front_of(
-    plan: Plan, good: Sequence[FrozenTrial], places: Mapping[int, Point], evaluation: Evaluation
-) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Tried:
+    """A completed trial and what its point comes to."""
+
+    number: int
+    point: Point
+    outcome: Outcome
+
+    @property
+    def feasible(self) -> bool:
+        """Whether it keeps every constraint."""
+        return all(value <= 0 for value in self.outcome.constraints.values())
+
+
+def prices(
+    plan: Plan, done: Sequence[FrozenTrial], places: Mapping[int, Point], evaluation: Evaluation
+) -> tuple[list[Tried], list[str]]:
+    """Completed trials with what their points come to, and a remark where a storage says otherwise.
+
+    The result rests on the parameters of trials alone: every point is priced again, all of them together, which takes
+    less than their evaluation did. So neither a flipped bit nor a hand, nor a version of dse whose prices differed,
+    puts a wrong number into a front or keeps a good point out of it. What is not noticed: values that differ by less
+    than `SAME`, and another point of the space in place of the one that was tried, if its values were changed to
+    match. Values that were measured on the fly are taken as they are stored.
+    """
+    known = evaluation.outcomes([places[t.number] for t in done])
+    tried, changed = [], []
+    for trial in done:
+        attrs = trial.user_attrs
+        stored = Outcome(
+            str(attrs.get(POINT)),
+            str(attrs.get(ACCURACY)),
+            tuple(map(float, trial.values)),
+            trial.constraints,
+        )
+        outcome = known.get(places[trial.number], stored)
+        tried.append(Tried(trial.number, places[trial.number], outcome))
+        for name, mine, theirs in zip(plan.objectives, outcome.values, stored.values, strict=True):
+            if not math.isclose(mine, theirs, rel_tol=SAME, abs_tol=SAME):
+                changed.append(f"trial {trial.number}: {name} {theirs:.6g}, not {mine:.6g}")
+                break
+    if not changed:
+        return tried, []
+    told = (
+        f"{plan.place}: holds other values for {len(changed)} of {len(done)} trials than their points come to "
+        f"({changed[0]}): damaged, changed by hand, or of another version of dse; the front holds what they come to"
+    )
+    return tried, [told]
+
+
+def front_of(plan: Plan, good: Sequence[Tried], evaluation: Evaluation) -> pd.DataFrame:
     """The front of each algorithm among feasible trials, with the columns of a sweep's."""
     import pandas as pd
 
     space = plan.space
     signs = np.array([-1.0 if up else 1.0 for up in plan.objectives.values()])
-    first: dict[Point, FrozenTrial] = {}
+    first: dict[Point, Outcome] = {}
     for trial in good:
-        first.setdefault(places[trial.number], trial)
+        first.setdefault(trial.point, trial.outcome)
     points = list(first)
     costs = np.array([first[p].values for p in points], dtype=np.float64) * signs
     names = np.array([p.algorithm for p in points])
@@ -215,37 +268,38 @@ def front_of(
     return front.reindex(columns=[*known, *others])
 
 
-def trial_table(plan: Plan, done: Sequence[FrozenTrial], places: Mapping[int, Point]) -> pd.DataFrame:
+def trial_table(plan: Plan, tried: Sequence[Tried]) -> pd.DataFrame:
     """Completed trials: number, point, objectives, feasibility, and the point itself."""
     import pandas as pd
 
     rows = []
-    for t in done:
-        about = t.user_attrs
+    first: dict[Point, int] = {}
+    for t in tried:
+        before = first.setdefault(t.point, t.number)
         row: dict[str, Any] = {
             "trial": t.number,
-            "point": about.get(POINT),
-            "algorithm": places[t.number].algorithm,
-            "feasible": is_feasible(t),
-            "accuracy": about.get(ACCURACY),
-            "duplicate_of": about.get(DUPLICATE),
+            "point": t.outcome.point,
+            "algorithm": t.point.algorithm,
+            "feasible": t.feasible,
+            "accuracy": t.outcome.accuracy,
+            "duplicate_of": None if before == t.number else before,
         }
-        row |= dict(zip(plan.objectives, t.values, strict=True))
-        rows.append(row | {k: v for k, v in places[t.number].columns().items() if k != "algorithm"})
+        row |= dict(zip(plan.objectives, t.outcome.values, strict=True))
+        rows.append(row | {k: v for k, v in t.point.columns().items() if k != "algorithm"})
     table = pd.DataFrame(rows)
     table["duplicate_of"] = table["duplicate_of"].astype("Int64")
     return table
 
 
-def _nothing_fits(plan: Plan, done: Sequence[FrozenTrial]) -> str:
+def _nothing_fits(plan: Plan, tried: Sequence[Tried]) -> str:
     broken: dict[str, int] = {}
-    for trial in done:
-        for name, value in trial.constraints.items():
+    for trial in tried:
+        for name, value in trial.outcome.constraints.items():
             broken[name] = broken.get(name, 0) + (value > 0)
     counts = ", ".join(f"{n} by {c}" for n, c in sorted(broken.items(), key=lambda x: -x[1]) if c)
-    nearest_one = min(done, key=lambda t: sum(max(0.0, v) for v in t.constraints.values()))
-    excess = ", ".join(f"{n} by {v:.1%}" for n, v in nearest_one.constraints.items() if v > 0)
+    closest = min(tried, key=lambda t: sum(max(0.0, v) for v in t.outcome.constraints.values()))
+    excess = ", ".join(f"{n} by {v:.1%}" for n, v in closest.outcome.constraints.items() if v > 0)
     return (
-        f"study {plan.name}: none of {len(done)} trials satisfies the constraints: {counts} trials; the closest "
-        f"(trial {nearest_one.number}) misses {excess}; more trials may find some"
+        f"study {plan.name}: none of {len(tried)} trials satisfies the constraints: {counts} trials; the closest "
+        f"(trial {closest.number}) misses {excess}; more trials may find some"
     )

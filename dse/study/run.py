@@ -4,34 +4,46 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import os
+import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from dse.errors import BadInput, DseError, nearest
-from dse.processes import this_process
+from dse.processes import end_with, this_process
 from dse.space import load_space
 from dse.space.definition import Space
 from dse.study.axes import Layout
+from dse.study.begin import Inspector, create, front_points
 from dse.study.evaluate import Evaluation
-from dse.study.ledger import Beats, ask, asked, completed, owner, withdraw
+from dse.study.ledger import MOST_TRIALS, Beats, ask, asked, completed, owner, withdraw
 from dse.study.result import StudyResult, result_of
-from dse.study.samplers import CONDITIONAL, PointSampler, check_sampler
-from dse.study.storage import MEMORY, Place, check_name, open_storage, quiet, read_place, unusable
+from dse.study.samplers import check_sampler
+from dse.study.storage import (
+    MEMORY,
+    Place,
+    Remark,
+    check_name,
+    is_storages,
+    open_storage,
+    quiet,
+    read_place,
+    silent,
+    unusable,
+)
 from dse.study.work import Plan, Progress, Worker, load
 
 if TYPE_CHECKING:
     import optuna
     import pandas as pd
 
-ABOUT: Final = "dse"
-"""Attribute of a study: what it searches."""
-
-FORM: Final = 1
-"""Version of what a study holds."""
+MOST_SEED: Final = (1 << 63) - 1
+MOST_GRACE: Final = 86_400
+"""Largest seed, and longest grace time in seconds."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +56,8 @@ class Budget:
 
     def check(self) -> None:
         """Raise BadInput where a number makes no sense."""
-        if self.trials < 0:
-            raise BadInput(f"--trials {self.trials}: must be 0 or more")
+        if not 0 <= self.trials <= MOST_TRIALS:
+            raise BadInput(f"--trials {str(self.trials)[:40]}: must be 0 to {MOST_TRIALS}")
         if self.seconds is not None and not 0 < self.seconds < math.inf:
             raise BadInput(f"--time {self.seconds}: must be a positive number of seconds")
         if self.flat is not None and self.flat < 1:
@@ -70,8 +82,14 @@ def study(
     grace: int = 60,
     progress: Progress = lambda done, total: None,
     command: str = "",
+    remark: Remark = silent,
+    settle: Callable[[], object] = lambda: None,
 ) -> StudyResult:
     """Add trials to a study of a space, and return all it has found so far.
+
+    With one process, the same space, sampler, seed and versions give the same trials and the same front, whatever the
+    storage. A study continued by a second command has the trials of one that was asked for all of them at once,
+    except with ``gp`` and ``cmaes``, whose random state ends with their process, and with ``flat`` or ``seconds``.
 
     Args:
         space: a space, or what `dse.space.load_space` makes one of.
@@ -87,45 +105,50 @@ def study(
         jobs: processes; more than one needs a storage that they can share.
         grace: seconds without a sign of life after which a trial is handed to another process.
         progress: called with (trials completed, trials asked for) of this command.
+        remark: told what was mended, and which worker failed.
+        settle: called when the trials are done, before they are read for the result; a process that shares the place
+            it writes to can wait here for its turn, so that who writes last has all of them.
 
     Raises:
         BadInput: the arguments, or what they refer to, are wrong.
         DseError: no trial satisfied the constraints.
     """
-    import optuna
-
     started = time.perf_counter()
     if not isinstance(space, Space):
         space = load_space(space)
     Budget(trials, seconds, flat).check()
     place = storage if isinstance(storage, Place) else read_place(storage)
-    if grace < 1:
-        raise BadInput(f"--grace {grace}: must be 1 second or more")
-    objectives, name = check(space, objective=objective, sampler=sampler, name=name, place=place, jobs=jobs)
+    objectives, name = check(
+        space, objective=objective, sampler=sampler, name=name, place=place, jobs=jobs, seed=seed, grace=grace
+    )
+    queued = [] if warm_start is None else front_points(space, continuous, sampler, warm_start, trials)
     plan = Plan(
         space, place, name, objectives, sampler, seed, continuous, seconds, flat, 0, grace, measure
     )  # fmt: skip
     with quiet(), ExitStack() as stack:
-        opened = open_storage(place, grace)
+        opened = open_storage(place, grace, remark)
         stack.callback(_close, opened)
         try:
-            _create(opened, plan)
+            create(opened, plan)
             found = load(plan, opened)
-            if warm_start is not None:
-                warm(found, plan, warm_start, trials)
+            look = Inspector(space, Layout(space, continuous), len(objectives), str(place)).look
+            look(found.get_trials(deepcopy=False))
+            for point in queued:
+                found.enqueue_trial(point, skip_if_exists=True)
             plan = replace(plan, first=completed(found.get_trials(deepcopy=False)))
             evaluation = Evaluation(plan.space, plan.objectives, plan.measure)
-            stopped = _work(found, plan, evaluation, trials, jobs, progress)
+            crew = Crew(plan, found, jobs, remark)
+            stopped = _work(crew, Worker(plan, found, evaluation, look), trials, progress)
+            settle()
             seen = found.get_trials(deepcopy=False)
+            look(seen)
             wanted = asked(found)
-        except optuna.exceptions.StorageInternalError as error:
-            raise unusable(place, error) from None
-        except (DseError, KeyboardInterrupt):
+        except (DseError, KeyboardInterrupt, OSError):
             raise
         except Exception as error:
-            if not type(error).__module__.startswith(("sqlalchemy", "grpc", "psycopg", "pg8000")):
-                raise
-            raise unusable(place, error) from None
+            if is_storages(error):
+                raise unusable(place, error) from (None if place.secrets else error)
+            raise
     return result_of(
         plan,
         seen,
@@ -138,7 +161,15 @@ def study(
 
 
 def check(
-    space: Space, *, objective: str, sampler: str, name: str, place: Place | None, jobs: int
+    space: Space,
+    *,
+    objective: str,
+    sampler: str,
+    name: str,
+    place: Place | None,
+    jobs: int,
+    seed: int = 0,
+    grace: int = 60,
 ) -> tuple[dict[str, bool], str]:
     """What the study seeks and its name.
 
@@ -152,6 +183,10 @@ def check(
     check_sampler(sampler, len(objectives))
     if jobs < 1:
         raise BadInput(f"--jobs {jobs}: must be 1 or more")
+    if not 0 <= seed <= MOST_SEED:
+        raise BadInput(f"--seed {str(seed)[:40]}: must be 0 to {MOST_SEED}")
+    if not 1 <= grace <= MOST_GRACE:
+        raise BadInput(f"--grace {str(grace)[:40]}: must be 1 to {MOST_GRACE} seconds")
     if jobs > 1 and place is not None and not place.shared:
         raise BadInput("--jobs: several processes need a storage they can share; memory is not")
     return objectives, check_name(name or f"{space.name}-{space.digest()[:8]}"[-100:])
@@ -173,151 +208,129 @@ def _close(storage: Any) -> None:
             getattr(storage, method)()
 
 
-def _about(plan: Plan) -> dict[str, Any]:
-    return {
-        "form": FORM,
-        "space": plan.space.digest(),
-        "objectives": [[k, v] for k, v in plan.objectives.items()],
-        "continuous": plan.continuous,
-        "measured": plan.measure is not None,
-    }
+class Crew:
+    """The processes that do a command's trials: this one, and those it starts.
 
-
-def _create(storage: optuna.storages.BaseStorage, plan: Plan) -> None:
-    """Make the study, or see that the one there searches the same.
-
-    Raises:
-        BadInput: another space, other objectives, or not a study of dse.
+    Args:
+        jobs: how many, this one included.
+        remark: told which of them failed, and why.
     """
-    import optuna
 
-    about = _about(plan)
-    try:
-        made = optuna.create_study(
-            study_name=plan.name,
-            storage=storage,
-            directions=["maximize" if up else "minimize" for up in plan.objectives.values()],
-        )
-        made.set_user_attr(ABOUT, about)
-        made.set_metric_names(list(plan.objectives))
+    def __init__(self, plan: Plan, study: optuna.Study, jobs: int, remark: Remark) -> None:
+        self.plan, self.study, self.jobs, self._remark = plan, study, jobs, remark
+        self.names = {this_process()}
+        self._processes: list[Any] = []
+        self._told: Any = None
+
+    def start(self) -> None:
+        """Start the others and wait until each has said its name."""
+        from multiprocessing import resource_tracker
+
+        context = multiprocessing.get_context("spawn")
+        self._told = context.SimpleQueue()
+        wanted = min(self.jobs, max(1, asked(self.study) - self.plan.first)) - 1
+        resource_tracker.ensure_running()
+        with _unheard():  # a worker that is still starting has no handler for Ctrl-C yet
+            for _ in range(wanted):
+                process = context.Process(
+                    target=_child, args=(self.plan, self._told, os.getpid()), daemon=True
+                )
+                self._processes.append(process)
+                process.start()
+        while len(self.names) <= wanted and any(p.is_alive() for p in self._processes):
+            self._listen()
+            time.sleep(0.02)
+
+    def _listen(self) -> None:
+        while not self._told.empty():
+            kind, text = self._told.get()
+            if kind == "name":
+                self.names.add(text)
+            else:
+                self._remark(f"a worker process ended early: {text}; the others did its trials")
+
+    def end(self, stop: bool) -> None:
+        """Wait for the others to end.
+
+        Args:
+            stop: end them, whatever they are doing.
+        """
+        for process in self._processes:
+            if stop and process.pid is not None:
+                process.terminate()
+        for process in self._processes:
+            if process.pid is not None:
+                process.join()
+        if self._told is not None and not stop:
+            self._listen()
+            killed = [p for p in self._processes if (p.exitcode or 0) < 0]
+            if killed:
+                self._remark(
+                    f"{len(killed)} of {len(self._processes) + 1} processes were killed (by signal "
+                    f"{-killed[0].exitcode}); the others did their trials"
+                )
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Ctrl-C waits until the block ends; processes started in it never hear it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
         return
-    except optuna.exceptions.DuplicatedStudyError:
-        there = optuna.load_study(study_name=plan.name, storage=storage)
-    known = there.user_attrs.get(ABOUT)
-    deadline = time.monotonic() + 5
-    while known is None and not there.get_trials(deepcopy=False) and time.monotonic() < deadline:
-        time.sleep(0.1)  # whoever made it is about to say what it is
-        known = there.user_attrs.get(ABOUT)
-    if known is None:
-        raise BadInput(f"--study-name {plan.name}: there is a study of that name that dse did not make")
-    words = {
-        "form": "was made by another version of dse",
-        "space": "searches another space",
-        "objectives": "seeks other objectives",
-        "continuous": "was begun with the other setting of --continuous",
-        "measured": "was begun with the other setting of --measure",
-    }
-    for key, text in words.items():
-        if known.get(key) != about[key]:
-            raise BadInput(f"study {plan.name} {text}; nothing was mixed: give another --study-name")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def warm(found: optuna.Study, plan: Plan, rows: pd.DataFrame, most: int) -> int:
-    """Queue the points of a front, spread evenly if there are more than `most`; returns how many.
-
-    Raises:
-        BadInput: none of them is a point of this space.
-    """
-    sampler = found.sampler
-    assert isinstance(sampler, PointSampler)
-    layout: Layout = sampler.layout
-    records = [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")]
-    points = [p for p in map(layout.params, records) if p is not None]
-    if not points:
-        raise BadInput("--warm-start: none of the run's points is a point of this space")
-    if len(points) > most:
-        points = [points[round(i * (len(points) - 1) / max(1, most - 1))] for i in range(most)]
-    if plan.sampler not in CONDITIONAL:
-        # Samplers without conditional parameters learn from trials that have all of them.
-        first = [layout.listed(n) for n in _firsts(layout)]
-        blank = {k: v for one in reversed(first) for k, v in one.items()}
-        points = [blank | p for p in points]
-    for point in points:
-        found.enqueue_trial(point, skip_if_exists=True)
-    return len(points)
-
-
-def _firsts(layout: Layout) -> list[int]:
-    """Number of the first point of every algorithm."""
-    numbers, total = [], 0
-    for size in layout.sizes.values():
-        numbers.append(total)
-        total += size
-    return numbers
-
-
-def _work(
-    found: optuna.Study, plan: Plan, evaluation: Evaluation, trials: int, jobs: int, progress: Progress
-) -> str:
+def _work(crew: Crew, worker: Worker, trials: int, progress: Progress) -> str:
     """Ask for the trials and do them; says why it stopped."""
+    found, plan = crew.study, crew.plan
     entry = ask(found, trials)
     before = {t.number for t in found.get_trials(deepcopy=False) if t.state.name == "COMPLETE"}
-    me = this_process()
-    mine = {me}
-    stopped = "interrupted"
-    processes: list[Any] = []
+    stopped = ""
     try:
         with ExitStack() as stack:
             if plan.place.kind in ("journal", "grpc"):
-                stack.enter_context(Beats(found, me, plan.grace / 4))
-            if jobs > 1:
-                processes, mine = _start(plan, jobs - 1, mine)
-            stopped = Worker(plan, found, evaluation).run(progress)
+                stack.enter_context(Beats(found, this_process(), plan.grace / 4))
+            if crew.jobs > 1:
+                crew.start()
+            stopped = worker.run(progress)
     finally:
-        for process in processes:
-            if stopped == "interrupted":
-                process.terminate()
-            process.join()
-        if stopped not in ("trials",):
-            done = [
-                t
-                for t in found.get_trials(deepcopy=False)
-                if t.state.name == "COMPLETE" and t.number not in before and owner(t) in mine
-            ]
-            withdraw(found, entry, len(done))
+        crew.end(stop=not stopped)
+        if stopped != "trials":
+            # An error on the way here is what the user is told, not that this fails for the same reason.
+            with suppress(Exception) if not stopped else nullcontext():
+                if not stopped and plan.place.kind == "journal":
+                    found = load(plan)  # an interruption may have come while a line was taken in
+                done = [
+                    t
+                    for t in found.get_trials(deepcopy=False)
+                    if t.state.name == "COMPLETE" and t.number not in before and owner(t) in crew.names
+                ]
+                withdraw(found, entry, len(done))
     return stopped
 
 
-def _start(plan: Plan, count: int, mine: set[str]) -> tuple[list[Any], set[str]]:
-    """Start more workers on the same study; returns them and the names of all."""
-    context = multiprocessing.get_context("spawn")
-    names = context.SimpleQueue()
-    processes = []
-    for _ in range(count):
-        process = context.Process(target=_child, args=(plan, names), daemon=True)
-        process.start()
-        processes.append(process)
-    alive: Sequence[Any] = processes
-    found = set(mine)
-    for process in alive:
-        while names.empty() and process.is_alive():
-            time.sleep(0.02)
-        if not names.empty():
-            found.add(names.get())
-    return processes, found
-
-
-def _child(plan: Plan, names: Any) -> None:
-    """A worker in a process of its own; the parent has asked for its trials."""
-    import signal
-
+def _child(plan: Plan, told: Any, parent: int) -> None:
+    """A worker in a process of its own; the parent has asked for its trials, and it ends with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    end_with(parent)
     me = this_process()
-    names.put(me)
-    with quiet(), ExitStack() as stack:
-        storage = open_storage(plan.place, plan.grace)
-        stack.callback(_close, storage)
-        found = load(plan, storage)
-        if plan.place.kind in ("journal", "grpc"):
-            stack.enter_context(Beats(found, me, plan.grace / 4))
-        Worker(plan, found, Evaluation(plan.space, plan.objectives, plan.measure)).run()
+    told.put(("name", me))
+    try:
+        with quiet(), ExitStack() as stack:
+            storage = open_storage(plan.place, plan.grace, create=False)
+            stack.callback(_close, storage)
+            found = load(plan, storage)
+            if plan.place.kind in ("journal", "grpc"):
+                stack.enter_context(Beats(found, me, plan.grace / 4))
+            look = Inspector(
+                plan.space, Layout(plan.space, plan.continuous), len(plan.objectives), str(plan.place)
+            ).look
+            Worker(plan, found, Evaluation(plan.space, plan.objectives, plan.measure), look).run()
+    except Exception as error:
+        text = str(error) if isinstance(error, DseError) else str(unusable(plan.place, error))
+        told.put(("error", text))

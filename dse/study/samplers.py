@@ -73,8 +73,46 @@ def make_sampler(name: str, seed: int) -> BaseSampler:
     if name == "gp":
         return s.GPSampler(seed=seed, deterministic_objective=True, warn_independent_sampling=False)
     if name == "cmaes":
-        return s.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+        return cmaes(seed)
     return s.RandomSampler(seed=seed)
+
+
+def cmaes(seed: int) -> BaseSampler:
+    """Optuna's CMA-ES, whose state stays in this process.
+
+    Optuna keeps it pickled in the trials, and unpickles what it finds there: whoever can write a study could run
+    code in every process that goes on with it. Here it is neither written nor read; a process that takes up a study
+    forms it again from the generations it finds.
+    """
+    from optuna.samplers import CmaEsSampler
+
+    replaced = ("_split_optimizer_str", "_restore_optimizer", "_init_optimizer")
+    if not all(hasattr(CmaEsSampler, name) for name in replaced):
+        raise BadInput(
+            "--sampler cmaes: this version of optuna may unpickle what a study holds; take another sampler"
+        )
+
+    class Kept(CmaEsSampler):
+        mine: Any = None
+
+        def _split_optimizer_str(self, optimizer_str: str) -> dict[str, str]:
+            return {}
+
+        def _restore_optimizer(self, completed_trials: Any) -> Any:
+            return self.mine
+
+        def _init_optimizer(self, *arguments: Any, **named: Any) -> Any:
+            self.mine = super()._init_optimizer(*arguments, **named)
+            return self.mine
+
+        def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Any) -> dict[str, Any]:
+            while True:
+                before = getattr(self.mine, "generation", 0)
+                found: dict[str, Any] = super().sample_relative(study, trial, search_space)
+                if getattr(self.mine, "generation", 0) == before:
+                    return found
+
+    return Kept(seed=seed, warn_independent_sampling=False)
 
 
 class PointSampler(BaseSampler):
@@ -173,8 +211,9 @@ class PointSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        # Only queued trials that lack a parameter come here.
-        return self._inner(trial).sample_independent(study, trial, param_name, param_distribution)
+        # Only queued trials that lack a parameter come here: handed on before they had all.
+        found = self._inner(trial).sample_independent(study, trial, param_name, param_distribution)
+        return self.layout.axes[param_name].settle(found) if param_name in self.layout.axes else found
 
 
 def spread(number: int, size: int, seed: int = 0) -> int:

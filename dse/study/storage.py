@@ -9,7 +9,7 @@ import random
 import re
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
-from dse.errors import BadInput, nearest
+from dse.errors import BadInput, DseError, nearest
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -38,8 +38,14 @@ CONNECT_SECONDS: Final = 15
 OPENINGS: Final = 10
 """Times an empty database is opened while other processes make its tables."""
 
+Remark = Callable[[str], None]
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")
+
+
+def silent(text: str) -> None:
+    """Says nothing."""
 
 
 def check_name(name: str) -> str:
@@ -177,34 +183,80 @@ def quiet() -> Iterator[None]:
         optuna.logging.set_verbosity(level)
 
 
-def open_storage(place: Place, grace: int) -> BaseStorage:
+def open_storage(place: Place, grace: int, remark: Remark = silent, create: bool = True) -> BaseStorage:
     """Optuna's storage.
+
+    Nothing of it unpickles or evaluates what it holds: `dse.study.journal` has no snapshots, which Optuna pickles.
 
     Args:
         grace: seconds after which a silent trial counts as lost.
+        remark: told what was mended.
+        create: make a journal where there is none.
 
     Raises:
         BadInput: nothing answers there, or the file cannot be used.
     """
     import optuna.storages as o
-    from optuna.storages.journal import JournalFileBackend
+
+    from dse.study.journal import Journal
 
     try:
         if place.kind == MEMORY:
             return o.InMemoryStorage()
         if place.kind == "journal":
             assert place.path is not None
-            place.path.parent.mkdir(parents=True, exist_ok=True)
-            return o.JournalStorage(JournalFileBackend(str(place.path)))
+            if create:
+                place.path.parent.mkdir(parents=True, exist_ok=True)
+            return o.JournalStorage(Journal(place.path, remark, create))
         if place.kind == "grpc":
             proxy = o.GrpcStorageProxy(host=place.host, port=place.port)
             proxy.wait_server_ready(timeout=CONNECT_SECONDS)
             return proxy
+        if place.path is not None:
+            _check_sqlite(place, place.path)
         return _database(place, grace)
-    except BadInput:
+    except DseError:
         raise
     except Exception as error:
         raise unusable(place, error) from None
+
+
+def _check_sqlite(place: Place, path: Path) -> None:
+    """Raise BadInput where a file is no SQLite database, a damaged one, or another program's.
+
+    SQLite notices damage of its own structure, and keeps no checksum of the values in it.
+    """
+    import sqlite3
+    from contextlib import closing
+
+    begin = f"--storage {place}"
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise BadInput(f"{begin}: is no file; name one that is, or a new one")
+    if path.stat().st_size == 0:
+        return
+    found, tables = "", set()
+    try:
+        with closing(sqlite3.connect(path.absolute().as_uri() + "?mode=rw", uri=True, timeout=60)) as base:
+            base.execute("PRAGMA trusted_schema = OFF")
+            found = base.execute("PRAGMA quick_check(1)").fetchone()[0]
+            tables = {name for (name,) in base.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    except sqlite3.OperationalError:
+        return  # busy, or closed to us: opening it says so
+    except sqlite3.DatabaseError as error:
+        found = str(error)
+        if "not a database" in found:
+            raise BadInput(
+                f"{begin}: is no SQLite database; nothing was changed, name another file"
+            ) from None
+    if found != "ok":
+        raise BadInput(
+            f"{begin}: is damaged ({' '.join(found.split())[:120]}); `sqlite3 {path.name} .recover` writes what can be "
+            "saved, then name the new file"
+        )
+    if tables and not {"studies", "trials"} <= tables:
+        raise BadInput(f"{begin}: is the database of another program; nothing was changed, name another file")
 
 
 def _database(place: Place, grace: int) -> BaseStorage:
@@ -240,4 +292,36 @@ def unusable(place: Place, error: BaseException) -> BadInput:
     line = " ".join(text.split())
     for secret in place.secrets:
         line = line.replace(secret, "***")
-    return BadInput(f"--storage {place}: cannot be used: {line[:300]}")
+    number = _replaying(error)
+    if number:
+        return BadInput(f"{place}:{number}: is damaged, or from another program ({line[:200]}); {_ANOTHER}")
+    return BadInput(f"--storage {place}: cannot be used: {line[:300]}; {_ANOTHER}")
+
+
+_ANOTHER = "choose another with --storage, or begin another run directory with --output"
+
+
+def _replaying(error: BaseException) -> int:
+    """Number of the journal's line that Optuna could not take; 0 where the error is another."""
+    walk = error.__traceback__
+    while walk is not None:
+        if walk.tb_frame.f_code.co_name == "apply_logs":
+            return int(getattr(walk.tb_frame.f_locals.get("self"), "log_number_read", 0))
+        walk = walk.tb_next
+    return 0
+
+
+def is_storages(error: BaseException) -> bool:
+    """Whether an error comes from what a storage holds or cannot do, and not from dse's own code.
+
+    It is Optuna's, a driver's or a server's: the innermost function that is dse's or Optuna's is Optuna's.
+    """
+    if type(error).__module__.startswith(("sqlalchemy", "grpc", "psycopg", "pg8000", "sqlite3")):
+        return True
+    last, walk = "", error.__traceback__
+    while walk is not None:
+        name = str(walk.tb_frame.f_globals.get("__name__", ""))
+        if name.partition(".")[0] in ("dse", "optuna", "cmaes"):
+            last = name
+        walk = walk.tb_next
+    return last.startswith(("optuna", "cmaes"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -76,7 +77,7 @@ def load(plan: Plan, storage: Any = None) -> Study:
     layout = Layout(plan.space, plan.continuous)
     return optuna.load_study(
         study_name=plan.name,
-        storage=storage if storage is not None else open_storage(plan.place, plan.grace),
+        storage=storage if storage is not None else open_storage(plan.place, plan.grace, create=False),
         sampler=PointSampler(plan.sampler, plan.seed, layout, starts(plan.space, layout)),
     )
 
@@ -86,15 +87,19 @@ class Book:
 
     Args:
         where: parameters -> the point they stand for.
+        check: raises where a trial is none of this study's.
     """
 
-    def __init__(self, where: Callable[[Mapping[str, Any]], Point]) -> None:
+    def __init__(
+        self, where: Callable[[Mapping[str, Any]], Point], check: Callable[[Sequence[FrozenTrial]], None]
+    ) -> None:
         self.found: dict[Point, FrozenTrial] = {}
-        self._where = where
+        self._where, self._check = where, check
         self._read: set[int] = set()
 
     def update(self, trials: Sequence[FrozenTrial]) -> None:
         """Take in what was completed since."""
+        self._check(trials)
         for trial in trials:
             if trial.number not in self._read and trial.state.name == "COMPLETE":
                 self._read.add(trial.number)
@@ -102,16 +107,26 @@ class Book:
 
 
 class Worker:
-    """Takes and completes trials of a study in this process."""
+    """Takes and completes trials of a study in this process.
 
-    def __init__(self, plan: Plan, study: Study, evaluation: Evaluation) -> None:
+    Args:
+        check: raises where a trial is none of this study's.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        study: Study,
+        evaluation: Evaluation,
+        check: Callable[[Sequence[FrozenTrial]], None],
+    ) -> None:
         self.plan, self.study = plan, study
         sampler = study.sampler
         assert isinstance(sampler, PointSampler)
         self.layout = sampler.layout
         self.name = this_process()
         self.evaluation = evaluation
-        self.book = Book(self.where)
+        self.book = Book(self.where, check)
         self.flat = plan.sampler not in CONDITIONAL
         self._size = sum(self.layout.sizes.values())
         self._ends = None if plan.seconds is None else time.monotonic() + plan.seconds
@@ -128,7 +143,7 @@ class Worker:
         """
         from optuna.storages._heartbeat import is_heartbeat_enabled
 
-        heartbeat = is_heartbeat_enabled(self.study._storage)
+        heartbeat = bool(is_heartbeat_enabled(self.study._storage))
         watch = Watch(self.study, self.plan.grace, heartbeat)
         while True:
             trials = self.study.get_trials(deepcopy=False)
@@ -146,7 +161,32 @@ class Worker:
                 if heartbeat:
                     self._fail_stale()
                 continue
-            self.study.optimize(self._objective, n_trials=1, catch=(Surplus,))
+            if heartbeat:
+                self._fail_stale()
+            self._one()
+
+    def _one(self) -> None:
+        """Take a trial and complete it, unless it was one too many, or was handed on while this process slept."""
+        from optuna.storages._heartbeat import get_heartbeat_thread
+        from optuna.trial import TrialState
+
+        trial = self.study.ask()
+        try:
+            with get_heartbeat_thread(trial._trial_id, self.study._storage):
+                values = self._objective(trial)
+            self.study.tell(trial, values)
+        except Surplus:
+            self.study.tell(trial, state=TrialState.FAIL)
+        except BaseException as error:
+            with suppress(Exception):
+                if isinstance(error, Exception) and self._is_over(trial):
+                    return
+                self.study.tell(trial, state=TrialState.FAIL)
+            raise
+
+    def _is_over(self, trial: Trial) -> bool:
+        """Whether somebody else has ended a trial."""
+        return bool(self.study._storage.get_trial(trial._trial_id).state.is_finished())
 
     def _fail_stale(self) -> None:
         from optuna.storages import fail_stale_trials
@@ -167,9 +207,8 @@ class Worker:
     def _is_flat(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether the last trials added nothing to the hypervolume."""
         assert self.plan.flat is not None
-        finished = sorted(
-            (t for t in trials if t.state.name == "COMPLETE"), key=lambda t: (t.datetime_complete, t.number)
-        )
+        # By number: clocks jump.
+        finished = sorted((t for t in trials if t.state.name == "COMPLETE"), key=lambda t: t.number)
         good = [is_feasible(t) for t in finished]
         if not any(good):
             return False
@@ -186,8 +225,8 @@ class Worker:
         return now <= hypervolume(costs[usable & before], reference) * (1 + FLAT)
 
     def _objective(self, trial: Trial) -> tuple[float, ...]:
-        claim(self.study, trial.number)
         own(trial, self.name)
+        claim(self.study, trial.number)
         params = self.layout.suggest(trial, self.flat)
         point = self.where(params)
         known = self.book.found.get(point)

@@ -19,9 +19,13 @@ import pytest
 from cli.conftest import TINY, Answer
 from cli.synthetic import synthetic_profile
 
+from dse import checksums
 from dse.cli import main
 from dse.cli.environment import Environment
+from dse.errors import DseError
+from dse.profiles.probes import Probe, Probes, write_probes
 from dse.profiles.store import write_profile
+from dse.space import parse_resolved
 
 SECONDS = 2.0
 MEGABYTES = 500.0
@@ -125,9 +129,14 @@ class Yard:
     home: Path
     profile: bytes
     run: dict[str, bytes]
+    rows: object = None
+    """What `dse front --all --json` says of the run."""
 
     def __repr__(self) -> str:
         return f"Yard({self.home})"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))  # Hypothesis would print the files
 
     def dse(self, *arguments: str) -> tuple[Answer, float]:
         """The answer of a command and the processor time it took, in seconds."""
@@ -159,6 +168,7 @@ class Yard:
         if answer.code == 0:
             tally.valid += 1
             assert answer.stdout.strip(), shown
+            assert all(text.isprintable() for text in answer.stdout.split("\n")), shown
             return answer
         line = answer.stderr.removesuffix("\n")
         errors = [text for text in line.split("\n") if not text.startswith("note: ")]
@@ -175,6 +185,17 @@ class Yard:
             tally.refused += 1
         return answer
 
+    def reseal(self, files: dict[str, bytes]) -> dict[str, bytes]:
+        """The files with checksums that fit, as somebody would who knows of them; as they are where they hold no run."""
+        run = {**self.run, **files}
+        try:
+            info = json.loads(run["run.json"])
+            space = parse_resolved(run["space.toml"].decode(), "space.toml")
+            info[checksums.KEY] = checksums.checksums(space, run["front.csv"].decode(), info)
+            return {**files, "run.json": json.dumps(info).encode()}
+        except (ValueError, TypeError, AttributeError, RecursionError, DseError):
+            return files
+
     def put_run(self, name: str, files: dict[str, bytes]) -> None:
         """A run directory with these files instead of its own."""
         shutil.rmtree(self.home / name, ignore_errors=True)
@@ -188,9 +209,27 @@ def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
     home = tmp_path_factory.mktemp("yard")
     write_profile(home / "tiny.npz", synthetic_profile())
     (home / "tiny.toml").write_text(TINY, encoding="utf-8")
+    os.mkfifo(home / "pipe")
+    write_probes(
+        home / "tiny.json",
+        Probes(
+            "tiny", 1024, 6, "abc", {"text": "none"},
+            (
+                Probe("dense", {"k_bits": 8}, ((True, False), (False, True)), ((0.5, 1.5), (1.0, 0.0)), (3, 6), (0.5, 1.0)),
+                Probe("spatten", {"keep": 0.5}, ((False,) * 2,) * 2, ((0.5, 1.5),) * 2, (3, 0), (0.5, 0.25)),
+            ),
+        ),
+    )  # fmt: skip
     made = Yard(home, (home / "tiny.npz").read_bytes(), {})
-    answer, _ = made.dse("sweep", "tiny.toml", "-o", "run")
-    assert answer.code == 0, answer
+    warm = (
+        "sweep tiny.toml -o run", "sweep tiny.toml -o other --set hardware.lanes=24", "explain run 1", "check tiny.toml",
+        "plot run --kind dram -o a.png", "plot run --cloud -o a.svg", "compare run other -o a.pdf", "profile show ./tiny.npz",
+        "report run --no-validation --points 20 --breakdowns 1 -o a.html", "match tiny.toml --settings-only",
+    )  # fmt: skip
+    for line in warm:  # what is imported once is no input's fault
+        answer, _ = made.dse(*line.split())
+        assert answer.code == 0, answer
+    made.rows = json.loads(made.dse("front", "run", "--all", "--json")[0].stdout)
     made.run = {name: (home / "run" / name).read_bytes() for name in FILES}
     yield made
     report = os.environ.get("DSE_FUZZ_REPORT")

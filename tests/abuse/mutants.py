@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import zipfile
@@ -9,6 +10,9 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+
+from dse.hardware.components import COMPONENTS, FACTOR, POWER_FACTOR
+from dse.hardware.parameters import PARAMETERS
 
 EVIL: list[str] = [
     "nan", "-inf", "+inf", "1e999", "-0.0", "5e-324", "1e308", "-1", "0", "1", "2", "true", "false", '""', '"\\u0000"',
@@ -92,8 +96,10 @@ values = st.one_of(
 )
 
 _kinds = st.sampled_from(
-    [*["plausible"] * 8, *["value"] * 3, "key", "drop", "double", "insert", "byte", "cut", "swap", "line"]
-)
+    [
+        *["plausible"] * 8, *["value"] * 3, "key", "drop", "double", "insert", "byte", "cut", "swap", "line", "digit",
+    ]
+)  # fmt: skip
 _mutation = st.tuples(_kinds, st.integers(0, 10_000), st.integers(0, 10_000), values)
 mutations = st.lists(_mutation, min_size=1, max_size=4)
 overrides = st.lists(
@@ -165,6 +171,11 @@ def _bytes(content: bytearray, changes: list[tuple[str, int, int]]) -> bytes:
         at = a % len(content)
         if kind == "cut":
             del content[at:]
+        elif kind == "digit":
+            places = [i for i, c in enumerate(content) if chr(c).isdigit()]
+            if places:
+                place = places[a % len(places)]
+                content[place] = ord("0") + (content[place] - ord("0") + 1 + b % 9) % 10
         elif kind in ("drop", "swap"):
             del content[at : at + 1 + b % 64]
         elif kind == "double":
@@ -181,7 +192,11 @@ ODD: list[Any] = [
 """JSON values where others belong."""
 
 json_changes = st.lists(
-    st.tuples(st.integers(0, 10_000), st.sampled_from(["set", "drop", "key", "grow"]), st.sampled_from(ODD)),
+    st.tuples(
+        st.integers(0, 10_000),
+        st.sampled_from(["set", "drop", "key", "grow", "nudge", "nudge", "nudge"]),
+        st.sampled_from(ODD),
+    ),
     min_size=1,
     max_size=3,
 )
@@ -189,7 +204,8 @@ json_changes = st.lists(
 
 def mutate_json(value: Any, changes: list[tuple[int, str, Any]]) -> Any:
     """A JSON value with entries somewhere inside replaced, dropped, renamed or multiplied."""
-    for number, kind, odd in changes:
+    for number, kind, value_of in changes:
+        odd = copy.deepcopy(value_of)  # one that is put in twice must not hold itself
         places = [(holder, key) for holder, key in _places(value)]
         if not places:
             return odd
@@ -200,6 +216,14 @@ def mutate_json(value: Any, changes: list[tuple[int, str, Any]]) -> Any:
             del holder[key]
         elif kind == "key" and isinstance(holder, dict):
             holder[str(odd)[:40]] = holder.pop(key)
+        elif kind == "nudge":
+            old = holder[key]
+            if isinstance(old, bool):
+                holder[key] = not old
+            elif isinstance(old, int | float):
+                holder[key] = type(old)(old * 1.125) or type(old)(1)
+            elif isinstance(old, str):
+                holder[key] = f"{old}0"
         elif isinstance(holder, list):
             holder.extend([holder[key]] * 3)
     return value
@@ -272,3 +296,33 @@ def claim(content: bytes, name: str, shape: tuple[int, ...], body: bytes = b"") 
                 head.getvalue() + body if member.filename == f"{name}.npy" else old.read(member),
             )
     return out.getvalue()
+
+
+@st.composite
+def extremes(draw: st.DrawFn) -> dict[str, Any]:
+    """Hardware, workload and constants at the ends of what is valid, many at once."""
+    hardware: dict[str, Any] = {"base": "topick-gqa"}
+    for name in draw(st.lists(st.sampled_from(sorted(PARAMETERS)), max_size=16, unique=True)):
+        known = PARAMETERS[name]
+        ends: list[Any] = list(known.choices) or [known.low, known.high]
+        if known.zero_means:
+            ends.append(0)
+        hardware[name] = draw(st.sampled_from([int(v) if known.kind == "int" else v for v in ends]))
+    constants = {}
+    for name in draw(st.lists(st.sampled_from(sorted(COMPONENTS)), max_size=6, unique=True)):
+        row = COMPONENTS[name]
+        factor = POWER_FACTOR if name.endswith("_power") else FACTOR
+        ends = [row.value * factor, row.value / factor, *([] if row.positive else [0.0])]
+        constants[name] = draw(st.sampled_from([v for v in ends if v or not row.positive]))
+    workload = {
+        "profile": "tiny.npz",
+        "context": 1024,
+        "batch": draw(st.sampled_from([1, 1_000_000, "max"])),
+        "scope": draw(st.sampled_from(["attention", "model"])),
+        "grouped": draw(st.booleans()),
+    }
+    algorithms = {"token-picker": {"threshold": [1e-4, 1e-2]}, "spatten": {"keep": [0.3, 0.9]}}
+    return {
+        "schema": 1, "name": "extreme", "workload": workload, "algorithms": algorithms, "hardware": hardware,
+        "components": constants,
+    }  # fmt: skip

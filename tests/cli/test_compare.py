@@ -45,7 +45,9 @@ def test_json_is_clean_and_says_it_all(dse: Dse, two: Path) -> None:
     ("arguments", "message"),
     [
         ((RUN, "nowhere"), "nowhere: no such run"),
-        ((RUN, RUN, "-x", "speedpu"), "did you mean 'speedup'"),
+        ((RUN, RUN, "-x", "speedpu", "-o", "a.svg"), "did you mean 'speedup'"),
+        ((RUN, RUN, "-x", "speedup"), "dse compare: -x: has no effect here; they are of the chart"),
+        ((RUN, RUN, "--style", "dark"), "dse compare: --style: has no effect here"),
         ((RUN, RUN, "-o", "a.jpg"), "a chart is one of .png, .svg, .pdf"),
     ],
 )

@@ -103,6 +103,28 @@ def test_a_map_of_winners_sweeps_the_space(dse: Dse, home: Path) -> None:
     assert "batch (sequences)" in (home / "map.svg").read_text()
 
 
+def test_a_map_of_runs_needs_one_value_of_its_keys_in_each(dse: Dse, home: Path) -> None:
+    dse("sweep", "tiny.toml", "-o", "both", cwd=home)  # lanes are an axis
+    for lanes in (24, 48):
+        for batch in (1, 4):
+            more = ("--set", f"hardware.lanes={lanes}", "--set", f"workload.batch={batch}")
+            assert dse("sweep", "tiny.toml", *more, "-o", f"at-{lanes}-{batch}", cwd=home).code == 0
+
+    def refused(*arguments: str) -> str:
+        answer = dse("plot", "-k", "winner", "-o", "map.svg", *arguments, cwd=home)
+        assert answer.code == 2
+        assert answer.stderr.count("\n") == 1
+        return answer.stderr
+
+    runs = ("at-24-1", "at-48-1", "at-24-4", "at-48-4")
+    assert "differ in no entry of workload or hardware that has one value" in refused("both", "at-24-1")
+    assert "hardware.lanes: both has [24, 48]" in refused("both", "at-24-1", "--over", "hardware.lanes")
+    assert "write --over KEY" in refused(*runs, "--over", "hardware.lanes=24,48")
+    more = ("workload.batch", "hardware.lanes", "workload.context")
+    assert "write --over KEY" in refused(*runs, *(word for key in more for word in ("--over", key)))
+    assert dse("plot", *runs, "-k", "winner", "--budget", "0.1", "-o", "map.svg", cwd=home).code == 0
+
+
 def test_one_algorithm_beside_dense(dse: Dse, swept: Path, tmp_path: Path) -> None:
     answer = dse("plot", RUN, "--algorithm", "spatten", "-o", tmp_path / "a.svg", cwd=swept)
     assert answer.code == 0

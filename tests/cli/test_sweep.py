@@ -104,3 +104,15 @@ def test_a_true_process(home: Path) -> None:
     )  # fmt: skip
     assert json.loads(done.stdout)["space"] == "tiny"
     assert "\x1b" not in done.stderr
+
+
+def test_a_reference_that_no_point_beats_is_said(dse: Dse, home: Path) -> None:
+    answer = dse("sweep", "tiny.toml", "--set", "objectives.reference.speedup=100", "-o", "far", cwd=home)
+    assert answer.code == 0
+    assert "note: the hypervolume is 0: no point is better than objectives.reference" in answer.stderr
+    assert "hypervolume is 0" not in dse("sweep", "tiny.toml", "-o", "near", cwd=home).stderr
+    for value in ("-1e61", "1e308"):
+        answer = dse("sweep", "tiny.toml", "--set", f"objectives.reference.speedup={value}", cwd=home)
+        assert answer.code == 2
+        assert "objectives.reference.speedup: found" in answer.stderr
+        assert answer.stderr.endswith("must be at most 1e+60 in size\n")

@@ -174,7 +174,9 @@ def test_rows_are_kept_as_they_come_and_not_measured_again(plan, tmp_path, monke
     assert dense.agree == (1.0, 1.0)
     assert np.array(dense.nll).shape == (2, 3)
     assert min(map(min, window.nll)) >= 0
-    monkeypatch.setattr(probe_module, "_probe", None)  # calling it would fail
+    monkeypatch.setattr(
+        probe_module, "_probe", lambda *arguments: pytest.fail("measured again")
+    )  # calling it would fail
     assert probe(plan, path, 1, lambda *_: None) == table
 
 

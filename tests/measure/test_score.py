@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import numpy as np
 import pytest
 
@@ -106,16 +107,19 @@ def test_future_tokens_change_no_earlier_loss(model, scales, chosen, tmp_path, n
 
 def test_shards_round_trip_and_refuse_strangers(model, scales, chosen, folders, tmp_path):
     result = score(model, build("token-picker"), scales, chosen, folders)
-    path = tmp_path / "shards" / "a.npz"
-    save_score(path, result, "this")
-    again = load_score(path, "this")
+    path = tmp_path / "a.npz"
+    header = json.dumps({"algorithm": "token-picker", "context": 64, "windows": [0, 1, 2]})
+    heads = result.counters.shape[:2]
+    save_score(path, result, header)
+    again = load_score(path, header, heads)
     assert again is not None
     np.testing.assert_allclose(again.nll, result.nll, rtol=1e-6)
     np.testing.assert_allclose(again.counters, result.counters, rtol=1e-6)
-    assert load_score(path, "that") is None
+    assert load_score(path, header.replace("[0, 1, 2]", "[0, 1]"), heads) is None
+    assert load_score(path, header, (heads[0] + 1, heads[1])) is None
     path.write_bytes(path.read_bytes()[:100])
-    assert load_score(path, "this") is None
-    assert load_score(tmp_path / "none.npz", "this") is None
+    assert load_score(path, header, heads) is None
+    assert load_score(tmp_path / "none.npz", header, heads) is None
 
 
 def test_local_attention_sees_the_sinks_and_the_window():

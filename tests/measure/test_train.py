@@ -173,7 +173,11 @@ def test_a_table_is_found_made_and_used(model, tmp_path, monkeypatch):
 
 
 def test_a_named_file_comes_first_and_a_shipped_one_only_for_its_own_model(model, tmp_path):
-    named = Path("mine.npz")
+    named, wide = tmp_path / "mine.npz", tmp_path / "wide.npz"
+    for path, dim in ((named, model.dim), (wide, model.dim + 1)):
+        save_controller(path, initial(dim, 4, 4, np.random.default_rng(0)), {})
+    with pytest.raises(BadInput, match=f"{wide}: a controller of a model {model.dim + 1} wide"):
+        training.path(Adore({}), setup_for(model, tmp_path, wide))
     assert training.path(Adore({}), setup_for(model, tmp_path, named)) == named
     other = replace(setup_for(model, tmp_path), known_as="smollm2-135m")
     assert training.path(Adore({}), other).parent == tmp_path

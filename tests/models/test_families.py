@@ -213,7 +213,7 @@ def test_other_directories_name_the_other_backend(
             "attn_logit_softcapping: found 50.0; scores that are squashed",
         ),
         ("gemma2", {"attn_logit_softcapping": ...}, "attn_logit_softcapping: found 50.0"),
-        ("llama", {"hidden_size": "big"}, "hidden_size: found 'big'; a positive whole number"),
+        ("llama", {"hidden_size": "big"}, "hidden_size: found 'big'; a whole number of 1 to"),
         ("llama", {"num_attention_heads": ...}, "num_attention_heads: found None"),
         ("llama", {"num_hidden_layers": 4}, "tensor 'model.layers.3.input_layernorm.weight' is missing"),
         ("llama", {"num_key_value_heads": 3}, "4 query heads, 3 KV heads of width 8; whole groups"),

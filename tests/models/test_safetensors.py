@@ -50,7 +50,7 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        (b"{", "its header is damaged"),
+        (b"{", "is not JSON"),
         (b"[]", "its header is damaged"),
         (b"\xff", "its header is damaged"),
         ({"x": 3}, "its header is damaged"),
@@ -61,6 +61,13 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         ({"x": {**ENTRY, "data_offsets": [8, 16]}}, "'x' does not fit into the file"),
         ({"x": {**ENTRY, "shape": [3]}}, "'x' does not fit into the file"),
         ({"x": {**ENTRY, "data_offsets": [8, 0]}}, "'x' does not fit into the file"),
+        ({"x": {**ENTRY, "dtype": "F7"}}, "'x': dtype: found 'F7'"),
+        ({"x": {**ENTRY, "shape": [0] * 9}}, "its header is damaged"),
+        ({"x": ENTRY, "y": ENTRY}, "'y' begins at byte"),
+        ({"x": {**ENTRY, "shape": [1], "data_offsets": [4, 8]}}, "'x' begins at byte"),
+        ({"x": {**ENTRY, "shape": [1], "data_offsets": [0, 4]}}, "its tensors end at byte"),
+        (b'{"x": 1, "x": 2}', "is not JSON"),
+        (b"{" + b'"x":[' * 100_000, "is not JSON"),
     ],
 )
 def test_damaged_headers_are_refused(header: Any, message: str, tmp_path: Path) -> None:
@@ -98,11 +105,11 @@ def test_values_that_cannot_be_weights_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        ("{", "not JSON"),
+        ("{", "is not JSON"),
         ("[1]", "holds a list"),
         ("{}", "weight_map: missing"),
         ('{"weight_map": {"x": 1}}', "weight_map: missing"),
-        ('{"weight_map": {"x": "../secret.safetensors"}}', "is no file of this directory"),
+        ('{"weight_map": {"x": "../secret.safetensors"}}', "is no safetensors file of this directory"),
         ('{"weight_map": {"x": "gone.safetensors"}}', r"gone\.safetensors: No such file"),
     ],
 )

@@ -112,10 +112,11 @@ def test_a_file_of_the_user_s_own(tiny_file: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "No such file"),
+        (None, "no such file"),
         (b"", "is empty"),
         (b" \n ", "is empty"),
         (b"abc\xff", "byte 3 is not UTF-8"),
+        (b"abc\0def", "byte 3 is a NUL"),
     ],
 )
 def test_what_is_no_text_is_named(content: bytes | None, message: str, tmp_path: Path) -> None:

@@ -364,8 +364,13 @@ def interleave(w: np.ndarray, heads: int) -> np.ndarray:
     )
 
 
-def write_gguf(kind: Kind, w: dict[str, np.ndarray], path: Path, **changes: Any) -> Path:
-    """The network as llama.cpp's converter writes it; `changes` are more metadata, or (None) less."""
+def write_gguf(
+    kind: Kind, w: dict[str, np.ndarray], path: Path, tokens: tuple[str, ...] = (), **changes: Any
+) -> Path:
+    """The network as llama.cpp's converter writes it; `changes` are more metadata, or (None) less.
+
+    With `tokens` it has a SentencePiece vocabulary of them.
+    """
     architecture = kind.name.partition("-")[0] if kind.name != "linear" else "llama"
     writer = gguf.GGUFWriter(path, architecture)
     metadata: dict[str, Any] = {
@@ -394,6 +399,13 @@ def write_gguf(kind: Kind, w: dict[str, np.ndarray], path: Path, **changes: Any)
             writer.add_float32(name, value)
         elif value is not None:
             writer.add_uint32(name, value)
+    if tokens:
+        writer.add_tokenizer_model("llama")
+        writer.add_token_list(tokens)
+        writer.add_token_scores([-float(i) for i in range(len(tokens))])
+        writer.add_token_types([1] * len(tokens))
+        writer.add_add_bos_token(False)
+        writer.add_add_space_prefix(False)
     top = {"embedding": "token_embd.weight", "final_norm": "output_norm.weight", "head": "output.weight"}
     if kind.rope == "llama3":
         writer.add_tensor("rope_freqs.weight", factors(kind).astype(np.float32))

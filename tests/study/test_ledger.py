@@ -73,7 +73,7 @@ def test_trials_of_silent_workers_are_handed_on_with_their_parameters() -> None:
         own(lost, "elsewhere/00000000/1:5:1")
         made.set_user_attr("beat.elsewhere/00000000/1:5:1", 0)
         nobody = made.ask()
-        for at, beat, handed in ((0, 0, 0), (8, 1, 0), (16, 1, 1), (30, 1, 1), (60, 1, 0)):
+        for at, beat, handed in ((0, 0, 0), (4, 1, 0), (9, 1, 1), (20, 1, 1), (60, 1, 0)):
             now[0] = float(at)
             made.set_user_attr("beat.elsewhere/00000000/1:5:1", beat)
             assert watch.look(made.get_trials(), "me") == handed, at

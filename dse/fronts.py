@@ -1,0 +1,184 @@
+"""``front.csv``: the table of a front as text, and back, every cell checked."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from dse.errors import BadInput, nearest
+from dse.inputs import check_text
+from dse.profiles.profile import canonical
+from dse.space.names import LARGEST
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dse.space import Space
+
+_TEXT = ("point", "algorithm", "accuracy", "bound")
+_TRUTH = ("on_front", "best_dense_as_accurate")
+_TRUTHS = {"True": True, "False": False}
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
+MAX_COLUMNS: Final = 1000
+
+_ABOVE_ZERO = frozenset({"speedup", "latency_s", "energy_j", "area_mm2"})
+
+
+def front_csv(front: pd.DataFrame) -> str:
+    """The table as CSV: shortest digits that read back exactly, whole knob values without a point."""
+    import pandas as pd
+
+    table = front.replace([math.inf, -math.inf], math.nan)  # what overflowed is not defined
+    for column in table.columns:
+        values = table[column]
+        if "." in column and pd.api.types.is_float_dtype(values.dtype):
+            known = values.dropna()
+            if len(known) and (known == known.round()).all() and (known.abs() < 2**53).all():
+                table[column] = values.astype("Int64")
+        elif "." in column and values.dtype == object:
+            table[column] = values.map(_cell)
+    text: str = table.to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float) and math.isfinite(value) and value == int(value):
+        return int(value)
+    return value
+
+
+def read_front(path: Path, text: str, space: Space, between: bool = False) -> pd.DataFrame:
+    """The table in the text of a ``front.csv``, every cell checked.
+
+    Args:
+        path: leads messages.
+        between: whether knobs and hardware may have values between those of the space's axes (a study's may).
+
+    Raises:
+        BadInput: it is damaged, or holds a value that the space does not have, or that no machine can.
+    """
+    import pandas as pd
+
+    again = "run the sweep again"
+    try:
+        columns, *rows = csv.reader(StringIO(text), strict=True)
+    except (csv.Error, ValueError) as error:
+        raise BadInput(f"{path}: is damaged ({error}); {again}") from None
+    needed = {*_TEXT, *_TRUTH, "ties", "nll_increase", "speedup", *space.objectives}
+    missing = sorted(needed - set(columns))
+    if missing or len(set(columns)) != len(columns) or len(columns) > MAX_COLUMNS:
+        raise BadInput(f"{path}: column {(missing or ['twice'])[0]!r} is missing or doubled; {again}")
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(columns):
+            raise BadInput(f"{path}:{number}: is damaged ({len(row)} cells, not {len(columns)}); {again}")
+    algorithms = [row[columns.index("algorithm")] for row in rows]
+    for number, name in enumerate(algorithms, 2):
+        if name not in space.algorithms:
+            raise BadInput(f"{path}:{number}: algorithm: found {name!r}; {nearest(name, space.algorithms)}")
+    read: dict[str, pd.Series[Any]] = {}
+    for at, column in enumerate(columns):
+        values: list[Any] = []
+        texts = column in _TEXT or _is_text(space, column)
+        owner, _, name = column.partition(".")
+        may_be_empty = owner in space.algorithms and "" in space.algorithms[owner].knobs.get(name, ())
+        for number, (row, algorithm) in enumerate(zip(rows, algorithms, strict=True), 2):
+            cell = row[at]
+            try:
+                if column in _TRUTH:
+                    values.append(_TRUTHS[cell])
+                elif texts:
+                    # An empty cell is an empty text in the rows whose knob it is, and nothing in the others.
+                    values.append(cell if cell or (may_be_empty and algorithm == owner) else math.nan)
+                    check_text(cell, ValueError)
+                else:
+                    values.append(_number(cell, column in space.objectives))
+            except (KeyError, ValueError):
+                raise BadInput(
+                    f"{path}:{number}: {column}: holds what does not belong there ({cell!r}); {again}"
+                ) from None
+        dtype = bool if column in _TRUTH else object if texts else None
+        read[column] = pd.Series(values, dtype=dtype) if dtype else pd.Series(values)
+    front = pd.DataFrame(read)
+    check_front(str(path), front)
+    _check_axes(str(path), front, space, between)
+    return front
+
+
+def check_front(where: str, front: pd.DataFrame) -> None:
+    """Raise where a number overflowed, or is none that a machine can have; `where` leads the message.
+
+    Raises:
+        BadInput: names the point, the column and the number.
+    """
+    import numpy as np
+    import pandas as pd
+
+    for column in front.columns:
+        if "." in column or not pd.api.types.is_numeric_dtype(front[column]):
+            continue
+        values = front[column].to_numpy(dtype=float)
+        wrong = np.abs(values) > LARGEST
+        if column in _ABOVE_ZERO:
+            wrong |= values <= 0
+        for at in np.flatnonzero(wrong)[:1]:
+            most = f"must be at most {LARGEST:g} in size"
+            right = most if abs(values[at]) > LARGEST else "must be above 0"
+            raise BadInput(
+                f"{where}: {column}: found {values[at]:g} for point {front['point'].iloc[at]} of "
+                f"{front['algorithm'].iloc[at]}; {right}: no hardware, workload and components of a space may be so extreme"
+            )
+
+
+def _check_axes(where: str, front: pd.DataFrame, space: Space, between: bool) -> None:
+    """Raise where a row has a knob or a hardware parameter that its algorithm has not in the space."""
+    for algorithm, spec in space.algorithms.items():
+        rows = front["algorithm"] == algorithm
+        axes = {f"{algorithm}.{knob}": values for knob, values in spec.knobs.items()}
+        axes |= {f"hardware.{name}": values for name, values in space.axes(algorithm).items()}
+        for column, values in axes.items():
+            if column not in front:
+                continue  # a parameter that is newer than the run
+            known = {canonical(value) for value in values}
+            ends = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+            cells = front.loc[rows, column].drop_duplicates()
+            for at, cell in zip(cells.index.tolist(), cells.tolist(), strict=True):
+                inside = between and isinstance(cell, int | float) and ends and min(ends) <= cell <= max(ends)
+                if canonical(cell) not in known and not inside:
+                    raise BadInput(
+                        f"{where}:{at + 2}: {column}: found {cell!r}; the space has {', '.join(map(str, values[:9]))}; run "
+                        "the sweep again"
+                    )
+
+
+def _number(cell: str, needed: bool) -> float | bool:
+    """A cell's value: whole numbers stay whole, an empty cell is NaN.
+
+    Raises:
+        ValueError: not a finite number, or none where one is needed.
+    """
+    if cell in _TRUTHS and not needed:  # a knob that is on or off
+        return _TRUTHS[cell]
+    if _WHOLE.fullmatch(cell):
+        return int(cell)
+    if not cell and not needed:
+        return math.nan
+    if not _DECIMAL.fullmatch(cell) or not math.isfinite(float(cell)):
+        raise ValueError(cell)
+    return float(cell)
+
+
+def _is_text(space: Space, column: str) -> bool:
+    """Whether a dotted column holds text, by the values its axis may take."""
+    owner, _, name = column.partition(".")
+    values: tuple[Any, ...] = ()
+    if owner == "hardware":
+        values = space.hardware.get(name, ())
+    elif owner in space.algorithms:
+        values = space.algorithms[owner].knobs.get(name, ())
+    return any(isinstance(v, str) for v in values)

@@ -1,0 +1,453 @@
+"""Faults that are really brought about: whatever happens to a study, completed trials stay, and it goes on.
+
+Every fault ends with the same check: the command typed again ends with exactly the trials that were asked for, and every
+row of its front is the price of its own point. `DSE_FAULTS=20 DSE_FAULTS_REPORT=faults.json pytest
+tests/abuse/test_study_faults.py` repeats each 20 times; the counts go into the report of test_faults.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pandas as pd
+import pytest
+from cli.synthetic import synthetic_profile
+
+from abuse.test_faults import DONE, MORTAL, SPACE, Ended, again, end, environment, members, one_line, wait
+from abuse.test_faults import small_disk as small_disk  # a fixture
+from dse.cli import main
+from dse.cli import study as command
+from dse.cli.environment import Environment
+from dse.outputs import LOCK
+from dse.profiles.store import write_profile
+from dse.results import Run, read_run
+from dse.search.evaluate import evaluate
+from dse.space import load_space
+from dse.space.definition import Space
+
+DRIVER = Path(__file__).with_name("study_driver.py")
+ASKED = 24
+FILES = ["front.csv", "front.png", "run.json", "space.toml", "trials.csv", "trials.log"]
+
+
+def undrawn(run: Run) -> None:
+    """Stands for the chart, which takes longer than all the rest."""
+    (run.directory / "front.png").write_bytes(b"drawn")
+
+
+COMPLETE = re.compile(rb'\{"op_code":6,[^\n]*"state":1,[^\n]*\}\n')
+
+
+@dataclass
+class StudyLab:
+    """A folder with a space and its profile."""
+
+    home: Path
+    space: Space
+
+    def start(self, out: str, *more: str, pace: float = 0.03, **options: Any) -> subprocess.Popen[str]:
+        """A study in a session of its own, so that its group can be asked for what is left of it."""
+        command = [sys.executable, str(DRIVER), str(pace), "study", "space.toml", "-o", out, *more]
+        return subprocess.Popen(
+            command, cwd=self.home, env=environment(), text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+        )  # fmt: skip
+
+    def run(self, out: str, *more: str) -> Ended:
+        """A command in this process, which has everything imported already."""
+        stdout, stderr = io.StringIO(), io.StringIO()
+        with contextlib.chdir(self.home), mock.patch.object(command, "_draw", undrawn):
+            code = main(["study", "space.toml", "-o", out, *more], Environment(stdout, stderr))
+        return Ended(code, stdout.getvalue(), stderr.getvalue())
+
+    def completed(self, out: str) -> int:
+        """Trials that the journal says are complete."""
+        path = self.home / out / "trials.log"
+        return len(COMPLETE.findall(path.read_bytes())) if path.is_file() else 0
+
+    def asked(self, out: str) -> int:
+        """Trials that the journal says were asked for by all commands."""
+        path = self.home / out / "trials.log"
+        lines = path.read_bytes().splitlines() if path.is_file() else []
+        found = [json.loads(line)["user_attr"] for line in lines if b'"asked.' in line]
+        return sum({key: value for entry in found for key, value in entry.items()}.values())
+
+    def underway(self, process: subprocess.Popen[str], out: str, least: int = 3) -> None:
+        """Wait until some more trials are complete, and a little longer."""
+        least += self.completed(out)
+        wait(lambda: process.poll() is not None or self.completed(out) >= least)
+        time.sleep(random.random() * 0.1)
+
+    def right(self, out: str, trials: int) -> None:
+        """The run has so many trials, is whole, and every row of its front is the price of its own point."""
+        run = read_run(self.home / out)
+        assert run.info["trials"] == run.info["asked"] == trials
+        assert len(pd.read_csv(self.home / out / "trials.csv")) == trials
+        check_front(self.space, run.front)
+
+    def goes_on(self, out: str, total: int = ASKED) -> str:
+        """The same study, asked for what is missing, ends with `total` trials and leaves nothing else; its remarks."""
+        ended = self.run(out, "--trials", str(total - max(self.asked(out), self.completed(out))))
+        assert ended.code == 0, ended
+        self.right(out, total)
+        assert sorted(p.name for p in (self.home / out).iterdir()) == FILES
+        return ended.stderr
+
+
+def check_front(space: Space, front: pd.DataFrame) -> None:
+    """Every row is the price of its own point, and what it says of dominance is so."""
+    points = []
+    for row in front.to_dict("records"):
+        owned = {f"{row['algorithm']}.{knob}" for knob in space.algorithms[str(row["algorithm"])].knobs}
+        owned |= {f"hardware.{name}" for name in space.hardware}
+        points.append({"algorithm": row["algorithm"], **{str(k): v for k, v in row.items() if k in owned}})
+    told = evaluate(space, points)
+    assert told["point"].tolist() == front["point"].tolist()
+    assert told["feasible"].all()
+    for metric in [*space.objectives, "latency_s", "energy_j", "area_mm2"]:
+        assert front[metric].to_numpy() == pytest.approx(told[metric].to_numpy(), rel=1e-9), metric
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudyLab]:
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("needs /proc")
+    home = tmp_path_factory.mktemp("study-lab")
+    write_profile(home / "tiny.npz", synthetic_profile())
+    (home / "space.toml").write_text(SPACE, encoding="utf-8")
+    yield StudyLab(home, load_space(home / "space.toml"))
+    report = os.environ.get("DSE_FAULTS_REPORT")
+    if report:
+        before = json.loads(Path(report).read_text(encoding="utf-8")) if Path(report).is_file() else {}
+        Path(report).write_text(json.dumps({**before, **DONE}, indent=2) + "\n", encoding="utf-8")
+
+
+@pytest.fixture
+def out(lab: StudyLab) -> Iterator[str]:
+    yield "run"
+    shutil.rmtree(lab.home / "run", ignore_errors=True)
+
+
+def done(what: str) -> None:
+    DONE[f"study: {what}"] += 1
+
+
+@again
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"])
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_killed_at_a_random_moment(lab: StudyLab, out: str, name: str, jobs: str, repeat: int) -> None:
+    process = lab.start(out, "--jobs", jobs, "--trials", str(ASKED))
+    lab.underway(process, out)
+    before = lab.completed(out)
+    number = getattr(signal, name)
+    if name == "SIGINT":
+        os.killpg(process.pid, number)  # a terminal sends it to all
+    else:
+        process.send_signal(number)
+    ended = end(process)
+    if name == "SIGKILL":
+        assert ended.code == -number
+    else:
+        said = one_line(ended, 130)
+        assert said == f"error: {'interrupted' if name == 'SIGINT' else 'terminated'}"
+        assert not (lab.home / out / LOCK).exists()
+    wait(lambda: not members(process.pid), 15)  # no worker is left behind
+    assert lab.completed(out) >= before
+    if name == "SIGKILL":  # it could take nothing back: what it asked for is owed
+        assert lab.run(out, "--trials", "0").code == 0
+        lab.right(out, ASKED)
+    else:
+        lab.goes_on(out)
+    done(f"{name}, {jobs} process{'' if jobs == '1' else 'es'}")
+
+
+@again
+def test_killed_before_it_had_begun(lab: StudyLab, out: str, repeat: int) -> None:
+    for name in ("SIGTERM", "SIGINT", "SIGKILL"):
+        process = lab.start(out, "--trials", "2")
+        time.sleep(random.random() * 2.0)
+        process.send_signal(getattr(signal, name))
+        ended = end(process)
+        assert ended.code in (130, -getattr(signal, name), 0), ended
+        done(f"{name} while starting")
+    owed = lab.run(out, "--trials", "0")
+    if owed.code:
+        assert "no trial is complete yet" in one_line(owed, 1)
+    lab.goes_on(out, lab.completed(out) + 1)
+
+
+@again
+def test_a_killed_worker(lab: StudyLab, out: str, repeat: int) -> None:
+    process = lab.start(out, "--jobs", "2", "--trials", str(ASKED))
+    lab.underway(process, out)
+    workers = [p for p in members(process.pid) if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    ended = end(process)
+    assert ended.code == 0, ended
+    assert "Traceback" not in ended.stderr
+    lab.right(out, ASKED)
+    if workers and "processes were killed (by signal 9)" not in ended.stderr:
+        assert lab.completed(out) == ASKED  # it had just done its last trial
+    wait(lambda: not members(process.pid), 15)
+    done("a worker killed")
+
+
+@again
+def test_two_commands_at_once(lab: StudyLab, out: str, repeat: int) -> None:
+    """They do together what both were asked for, and whoever writes last has all of it."""
+    pair = [lab.start(out, "--trials", str(ASKED // 2), "--seed", str(n)) for n in (1, 2)]
+    wait(lambda: lab.completed(out) > 0 or any(p.poll() is not None for p in pair))
+    fresh = lab.run(out, "--fresh")
+    if any(p.poll() is None for p in pair):
+        assert "--fresh: another command is adding trials to it" in one_line(fresh, 2)
+    for process in pair:
+        ended = end(process)
+        assert ended.code == 0, ended
+    if fresh.code == 2:
+        lab.right(out, ASKED)
+    lab.goes_on(out, read_run(lab.home / out).info["trials"])
+    done("two commands at once")
+
+
+@again
+def test_stopped_and_woken(lab: StudyLab, out: str, repeat: int) -> None:
+    """Who sleeps longer than the grace time finds its trial handed on, and goes on with another."""
+    first = lab.start(out, "--trials", str(ASKED // 2), "--grace", "1", pace=0.2)
+    second = lab.start(out, "--trials", str(ASKED // 2), "--grace", "1", pace=0.2)
+    wait(lambda: lab.completed(out) > 2)
+    os.killpg(first.pid, signal.SIGSTOP)
+    time.sleep(3.0)
+    os.killpg(first.pid, signal.SIGCONT)
+    for process in (first, second):
+        ended = end(process)
+        assert ended.code == 0, ended
+        assert "Traceback" not in ended.stderr
+    lab.right(out, ASKED)
+    done("stopped and woken")
+
+
+@again
+def test_a_folder_that_vanishes(lab: StudyLab, out: str, repeat: int) -> None:
+    process = lab.start(out, "--trials", str(ASKED), "--jobs", random.choice("12"))
+    lab.underway(process, out)
+    (lab.home / out).rename(lab.home / "elsewhere")
+    ended = end(process)
+    if ended.code:
+        assert f"{out}/trials.log: is gone" in one_line(ended, 2)
+        assert not (lab.home / out).exists()
+    assert lab.completed("elsewhere") > 0
+    shutil.rmtree(lab.home / out, ignore_errors=True)
+    (lab.home / "elsewhere").rename(lab.home / out)  # found again
+    lab.goes_on(out)
+    done("run directory taken away")
+
+
+@again
+def test_a_full_disk(lab: StudyLab, small_disk: Path, repeat: int) -> None:
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * random.randrange(190_000, 250_000))
+    ended = lab.run("disk/run", "--trials", "12", "--jobs", random.choice("12"))
+    if ended.code:
+        assert "no space left" in ended.stderr.lower()
+        assert len([line for line in ended.stderr.splitlines() if line.startswith("error: ")]) == 1, ended
+        assert "Traceback" not in ended.stderr
+    assert not list(small_disk.rglob("*.tmp"))
+    log = small_disk / "run" / "trials.log"
+    assert not log.exists() or log.read_bytes()[-1:] in (b"", b"\n")
+    kept = lab.completed("disk/run")
+    ballast.unlink()
+    again = lab.run("disk/run", "--trials", "0")
+    if again.code == 0:
+        assert read_run(small_disk / "run").info["trials"] >= kept
+    else:
+        assert "no trial is complete yet" in one_line(again, 1)
+    assert lab.run("disk/run", "--trials", "1").code == 0
+    check_front(lab.space, read_run(small_disk / "run").front)
+    done("disk full")
+
+
+@again
+def test_without_permission(lab: StudyLab, out: str, repeat: int) -> None:
+    prefix = MORTAL if os.geteuid() == 0 else ()
+    if prefix and not shutil.which("setpriv"):
+        pytest.skip("needs setpriv")
+
+    def run(*more: str) -> Ended:
+        command = [*prefix, sys.executable, str(DRIVER), "0", "study", "space.toml", "-o", out, *more]
+        ended = subprocess.run(
+            command, cwd=lab.home, capture_output=True, text=True, env=environment(), check=False
+        )
+        return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+    lab.home.chmod(0o555)
+    try:
+        assert "is not writable" in one_line(run(), 2)
+    finally:
+        lab.home.chmod(0o755)
+    lab.goes_on(out, 4)
+    (lab.home / out / "trials.log").chmod(0o000)
+    assert "trials.log: cannot be read and written: permission denied" in one_line(run(), 2)
+    (lab.home / out / "trials.log").chmod(0o644)
+    (lab.home / out).chmod(0o555)
+    try:
+        assert "is not writable" in one_line(run("--fresh"), 2)
+    finally:
+        (lab.home / out).chmod(0o755)
+    lab.goes_on(out, 5)
+    done("no permission")
+
+
+@again
+def test_a_read_only_disk(lab: StudyLab, small_disk: Path, repeat: int) -> None:
+    assert lab.run("disk/run", "--trials", "3").code == 0
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    for more in ((), ("--fresh",)):
+        assert "not writable" in one_line(lab.run("disk/run", *more), 2)
+    lab.right("disk/run", 3)
+    done("disk read-only")
+
+
+@pytest.fixture(scope="session")
+def finished(lab: StudyLab) -> Path:
+    """A study of 20 trials, to be copied."""
+    assert lab.run("finished", "--trials", "20").code == 0
+    return lab.home / "finished"
+
+
+@again
+@pytest.mark.parametrize(
+    "kind", ["cut", "cut between lines", "flipped", "zeros", "doubled", "dropped", "swapped"]
+)
+def test_a_damaged_journal(lab: StudyLab, out: str, finished: Path, kind: str, repeat: int) -> None:
+    """It is mended where that is safe, else the line is named, and the advice given saves all before it."""
+    shutil.copytree(finished, lab.home / out)
+    path = lab.home / out / "trials.log"
+    content = path.read_bytes()
+    lines = content.splitlines(keepends=True)
+    at = random.randrange(1, len(lines) - 1)
+    if kind == "cut":
+        begin = random.randrange(len(content) - len(lines[-1]), len(content) - 1)
+        path.write_bytes(content[: begin + 1])
+    elif kind == "cut between lines":
+        path.write_bytes(b"".join(lines[:-at]))
+    elif kind == "flipped":
+        changed = bytearray(content)
+        changed[random.randrange(len(content))] ^= 1 << random.randrange(8)
+        path.write_bytes(changed)
+    elif kind == "zeros":
+        begin = random.randrange(len(content))
+        path.write_bytes(content[:begin] + bytes(512) + content[begin + 512 :])
+    else:
+        {
+            "doubled": lambda: lines.insert(at, lines[at]),
+            "dropped": lambda: lines.pop(at),
+            "swapped": lambda: lines.insert(at, lines.pop(at + 1)),
+        }[kind]()
+        path.write_bytes(b"".join(lines))
+    ended = lab.run(out, "--trials", "1")
+    if kind == "cut":
+        assert ended.code == 0, ended
+        if path.read_bytes()[: len(content)] != content:
+            assert f"trials.log:{len(lines)}: was not finished" in ended.stderr
+    elif ended.code == 0:
+        same = content.startswith(b"".join(path.read_bytes().splitlines(keepends=True)[: len(lines) - 1]))
+        # Nothing can be missed at the end, and whitespace is no content.
+        assert kind == "cut between lines" or same or kind in ("dropped", "flipped"), ended
+    else:
+        line = one_line(ended, 2)
+        found = re.search(r"trials\.log:(\d+): is (damaged|no journal)", line)
+        assert found, line
+        saved = int(found[1]) - 1
+        advice = re.search(r"head -n \d+ trials\.log > whole && mv whole trials\.log", line)
+        if saved:
+            assert advice, line
+            subprocess.run(advice[0], shell=True, cwd=lab.home / out, check=True)
+        else:
+            path.unlink()
+        assert content.startswith(path.read_bytes() if saved else b"")
+        ended = lab.run(out, "--trials", "1")
+    assert ended.code == 0, ended
+    check_front(lab.space, read_run(lab.home / out).front)
+    done(f"journal {kind}")
+
+
+@again
+def test_a_damaged_database(lab: StudyLab, out: str, repeat: int) -> None:
+    base = lab.home / "trials.db"
+    base.unlink(missing_ok=True)
+    more = ("--storage", "sqlite:///trials.db", "--trials")
+    assert lab.run(out, *more, "12").code == 0
+    content = bytearray(base.read_bytes())
+    for _ in range(3):
+        content[random.randrange(len(content))] ^= 1 << random.randrange(8)
+    base.write_bytes(content)
+    ended = lab.run(out, *more, "1")
+    if ended.code:
+        assert "trials.db" in one_line(ended, 2)
+    else:
+        check_front(lab.space, read_run(lab.home / out).front)
+    done("database damaged")
+
+
+def test_values_changed_in_a_database_do_not_reach_the_front(lab: StudyLab, out: str) -> None:
+    """Better values make no front, worse ones lose no point of it, and it is said which trial is meant."""
+    base = lab.home / "changed.db"
+    base.unlink(missing_ok=True)
+    more = ("--storage", "sqlite:///changed.db", "--trials")
+    assert lab.run(out, *more, "12").code == 0
+    before = (lab.home / out / "front.csv").read_bytes()
+    assert "other values" not in lab.run(out, *more, "0").stderr
+    with closing(sqlite3.connect(base)) as opened:
+        opened.execute("UPDATE trial_values SET value = value * 1.25 WHERE trial_id % 3 = 0")
+        opened.execute("UPDATE trial_values SET value = value * 0.5 WHERE trial_id % 3 = 1")
+        opened.commit()
+    ended = lab.run(out, *more, "0")
+    assert ended.code == 0, ended
+    assert (lab.home / out / "front.csv").read_bytes() == before
+    assert re.search(
+        r"sqlite:changed.db: holds other values for 8 of 12 trials .* \(trial \d: ", ended.stderr
+    ), ended
+
+
+@pytest.mark.parametrize("kind", ["directory", "pipe", "device", "link", "text"])
+def test_what_is_no_journal_is_named_and_left_alone(
+    lab: StudyLab, out: str, finished: Path, kind: str
+) -> None:
+    shutil.copytree(finished, lab.home / out)
+    path = lab.home / out / "trials.log"
+    path.unlink()
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        try:
+            os.mknod(path, 0o20666, os.makedev(1, 5))  # /dev/zero: never ends
+        except PermissionError:
+            pytest.skip("needs the right to make a device")
+    elif kind == "link":
+        path.symlink_to("/etc/hostname")
+    else:
+        path.write_text("dear diary", encoding="utf-8")
+    before = path.lstat()
+    line = one_line(lab.run(out, "--trials", "1"), 2)
+    assert "trials.log" in line
+    assert (path.lstat().st_ino, path.lstat().st_size) == (before.st_ino, before.st_size)
