@@ -115,24 +115,14 @@ def held(folder: Path, environment: Environment) -> Iterator[None]:
 def chosen_settings(grid: str | None, algorithm: str | None, knobs: tuple[str, ...]) -> list[Algorithm]:
     from dse.cli.settings import settings_of_file, settings_of_options
     from dse.errors import BadInput
-    from dse.inputs import MAX_TOML, parse_toml, read_text
 
     if algorithm is None:
         if knobs:
             raise BadInput("--set needs --algorithm: a knob belongs to one algorithm")
-        if grid is not None and grid.endswith(".toml"):
-            parse_toml(
-                grid, read_text(Path(grid), MAX_TOML, "a grid or a space is needed")
-            )  # before it is read
         return settings_of_file(grid or DEFAULT_MODEL)
     if grid is not None:
         raise BadInput("--grid and --algorithm exclude each other")
-    try:
-        return settings_of_options(algorithm, knobs)
-    except (ValueError, RecursionError):  # tomllib's, of numbers and of lists without end
-        raise BadInput(
-            "--set: a value with too many digits or levels; numbers, words and lists of them are right"
-        ) from None
+    return settings_of_options(algorithm, knobs)
 
 
 @contextmanager

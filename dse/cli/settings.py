@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from dse.algorithms.contract import Algorithm
 from dse.errors import BadInput
+from dse.inputs import MAX_TOML, parse_toml, read_text
 from dse.measure.grid import expand, load_grid, shipped_grids, unique
 from dse.space.axes import axis_values
-from dse.space.source import Place
+from dse.space.source import Place, parse_overrides
 
 
 def settings_of_file(name: str) -> list[Algorithm]:
     """The settings of a shipped grid, a grid file, or of the algorithms' tables of a space file."""
     path = Path(name)
     if name not in shipped_grids() and path.suffix == ".toml":
-        try:
-            document = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
-            return load_grid(name)  # which says what is wrong with it
+        document, _ = parse_toml(name, read_text(path, MAX_TOML, "a grid or a space is needed"))
         if "algorithms" in document and "grid" not in document:
             return _settings_of_space(document["algorithms"], path.name)
     return load_grid(name)
@@ -45,11 +42,10 @@ def settings_of_options(algorithm: str, knobs: tuple[str, ...]) -> list[Algorith
     """The settings of ``--algorithm NAME --set KNOB=VALUE``, where a value in TOML may be a list."""
     table: dict[str, Any] = {"algorithm": algorithm}
     for item in knobs:
-        key, sign, value = item.partition("=")
-        if not sign:
+        if "=" not in item:
             raise BadInput(f"--set {item}: expected KNOB=VALUE, the value in TOML (a list measures several)")
-        try:
-            table[key.strip()] = tomllib.loads(f"x = {value}")["x"]
-        except tomllib.TOMLDecodeError:
-            table[key.strip()] = value.strip()  # a bare word is a string
+    for text, path, value in parse_overrides(knobs):
+        if len(path) > 1 or path[0] in table:
+            raise BadInput(f"--set {text}: must name a knob of {algorithm}")
+        table[path[0]] = value
     return unique(expand(table, "--set"))
