@@ -32,6 +32,7 @@ OLD_SECONDS: Final = 86_400.0
 """Age from which a temporary file whose process cannot be asked for is taken to be left over."""
 
 _WAIT: Final = 0.05
+_NAMING: Final = 2.0
 
 
 _OWNER = re.compile(r"\..*\.([0-9a-f]{8})-([0-9]{1,9})-[0-9a-f]{8}\.tmp", re.DOTALL)
@@ -177,6 +178,7 @@ def _acquire(directory: Path, wait_s: float) -> tuple[int, str]:
     """The open lock file, and who left it behind."""
     path = directory / LOCK
     until = time.monotonic() + wait_s
+    named = time.monotonic() + _NAMING  # who has only just got it has not yet said who it is
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
     while True:
         handle = os.open(path, flags, 0o666)
@@ -194,7 +196,7 @@ def _acquire(directory: Path, wait_s: float) -> tuple[int, str]:
                 os.close(handle)
         if free:
             continue  # whoever had it took the file away between our opening and our locking
-        if time.monotonic() >= until:
+        if time.monotonic() >= (until if about else max(until, named)):
             raise BadInput(
                 f"{directory}: is being written by {_words(about)}; wait for it, or choose another directory with "
                 "--output"

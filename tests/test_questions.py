@@ -8,6 +8,7 @@ import pytest
 from profiles.synthetic import profile
 
 from dse.charts.labels import METRICS as LABELS
+from dse.errors import BadInput
 from dse.hardware.components import COMPONENTS
 from dse.hardware.processors import load_processor, processor_names
 from dse.space import Space, load_space, shipped_spaces
@@ -102,6 +103,14 @@ def test_directions_are_those_of_the_charts() -> None:
     for metric in METRICS:
         if LABELS[metric].larger_is_better is not None:
             assert LABELS[metric].larger_is_better is (metric in MORE_IS_BETTER), metric
+
+
+def test_bytes_come_whole() -> None:
+    for value in ("0.00032", "31.5"):
+        with pytest.raises(
+            BadInput, match=r"components\.hbm2_atom_bytes: found .* whole number of bytes from 1"
+        ):
+            read(f"components.hbm2_atom_bytes={value}")
 
 
 def test_a_reference_alone_leaves_the_objectives_as_they_are() -> None:

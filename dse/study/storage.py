@@ -295,7 +295,9 @@ def unusable(place: Place, error: BaseException) -> BadInput:
     number = _replaying(error)
     if number:
         return BadInput(f"{place}:{number}: is damaged, or from another program ({line[:200]}); {_ANOTHER}")
-    return BadInput(f"--storage {place}: cannot be used: {line[:300]}; {_ANOTHER}")
+    return BadInput(
+        f"--storage {place}: cannot be used: {line[:300]}{'' if place.path is None else f'; {_ANOTHER}'}"
+    )
 
 
 _ANOTHER = "choose another with --storage, or begin another run directory with --output"

@@ -18,7 +18,7 @@ WORDS: list[str] = [
     "workload.batch=1,1", "workload.context=all", "hardware.dram=hbm2,gddr6", "hardware.lanes=8", "hardware.lanes=", "=1",
     "workload.batch=\"max\"", "token-picker.threshold=1e-3", "threshold=1e-3", "context=1024", "algorithm=spatten",
     "components.multiply_8_pj=nan", "components.multiply_8_pj=0.1", "workload.query_tile=4", "hardware.clock_ghz=500",
-    "quickstart", "topick", "bash", "spaces", "hardware", "parameters", "trials", "seconds", "loky", "threading", "sequential",
+    "quickstart", "topick", "bash", "hardware", "parameters", "trials", "seconds", "loky", "threading", "sequential",
     "dask:tcp://127.0.0.1:1", "dask:", "\u65e5\u672c", "</script><script>", "0.003,0.01", "0.01,nan", "front", "breakdown", "roofline",
     "parallel", "knobs", "winner", "waterfall", "importance", "hypervolume",
 ]  # fmt: skip
@@ -77,7 +77,7 @@ RIGHT: dict[str, tuple[str, ...]] = {
     "--kind": ("front", "parallel"), "--samples": ("60", "100"), "--format": ("csv", "json", "table"),
     "--sort": ("-speedup", "bound", "token-picker.layers", "hardware.dram"), "--rows": ("0", "1", "1000000"),
     "--breakdowns": ("0", "2"), "--points": ("0", "3"), "--loss": ("0.01", "1e-9,1e9", "0.5,0.001"), "--engine": ("threading",),
-    "--context": ("1024",), "": ("1", "run", "other", "spaces", "components", "bash", "dense", "sram", "tiny.toml", "./tiny.npz"),
+    "--context": ("1024",), "": ("1", "run", "other", "components", "bash", "dense", "sram", "tiny.toml", "./tiny.npz"),
 }  # fmt: skip
 """Values that are right somewhere."""
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import shutil
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,33 @@ import pytest
 if find_spec("gguf") is None or find_spec("tokenizers") is None:
     pytest.skip("needs the lm extra", allow_module_level=True)
 
-from models.tiny_models import KINDS, hf_tensors, weights, write_gguf, write_safetensors
+from models.tiny_models import weights, write_gguf
 
 from abuse.conftest import Yard
 from abuse.measure_lab import LETTERS, make_lab
+from abuse.measure_spoil import (
+    BYTES,
+    GRIDS,
+    KIND,
+    NAME,
+    TEXTS,
+    Bomb,
+    Change,
+    config,
+    content,
+    counts,
+    fifo,
+    header,
+    index,
+    link,
+    pickled,
+    scaled,
+    sparse,
+    tensors,
+    tokenizer,
+)
 from dse.measure import job as measuring
 
-Change = Callable[[Path], object]
-KIND = KINDS["llama"]
 WORDS = (
     "--text",
     "own.txt",
@@ -62,96 +80,12 @@ def model(yard: Yard, request: pytest.FixtureRequest) -> Iterator[Path]:
 
 def refused(yard: Yard, says: str, *arguments: str) -> None:
     answer = yard.judge("models", says, "profile", *arguments)
-    assert answer.code == 2, answer
-    assert says in answer.stderr, answer
+    assert (answer.code, says in answer.stderr) == (2, True), answer
     assert not (yard.home / "out" / "it.npz").exists()
-
-
-def config(**changes: Any) -> Change:
-    def change(folder: Path) -> None:
-        path = folder / "config.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-    return change
-
-
-def content(name: str, raw: bytes | str) -> Change:
-    return lambda folder: (folder / name).write_bytes(raw if isinstance(raw, bytes) else raw.encode())
-
-
-def sparse(name: str, size: int, start: bytes = b"") -> Change:
-    """A file that says it is large and takes no room."""
-
-    def change(folder: Path) -> None:
-        (folder / name).write_bytes(start)
-        os.truncate(folder / name, size)
-
-    return change
-
-
-def fifo(name: str) -> Change:
-    def change(folder: Path) -> None:
-        (folder / name).unlink(missing_ok=True)
-        os.mkfifo(folder / name)
-
-    return change
-
-
-def link(name: str, target: str) -> Change:
-    def change(folder: Path) -> None:
-        (folder / name).unlink(missing_ok=True)
-        (folder / name).symlink_to(target)
-
-    return change
-
-
-def header(entries: Any, data: bytes = b"") -> Change:
-    text = entries if isinstance(entries, bytes) else json.dumps(entries).encode()
-    return content("model.safetensors", struct.pack("<Q", len(text)) + text + data)
-
-
-def tensors(change_one: Callable[[dict[str, np.ndarray]], object]) -> Change:
-    def change(folder: Path) -> None:
-        all_of_them = hf_tensors(KIND, weights(KIND))
-        change_one(all_of_them)
-        write_safetensors(folder / "model.safetensors", all_of_them)
-
-    return change
-
-
-def index(where: dict[str, str]) -> Change:
-    def change(folder: Path) -> None:
-        (folder / "model.safetensors").rename(folder / "one.safetensors")
-        shutil.copy(folder / "one.safetensors", folder.parent / "stolen.safetensors")
-        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
-
-    return change
-
-
-def tokenizer(**changes: Any) -> Change:
-    def change(folder: Path) -> None:
-        path = folder / "tokenizer.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-    return change
-
-
-class Bomb:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, ("touch ran",)
-
-
-def pickled(name: str) -> Change:
-    def change(folder: Path) -> None:
-        (folder / "model.safetensors").unlink()
-        (folder / name).write_bytes(pickle.dumps(Bomb()))
-
-    return change
 
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 REPLACE = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10}
-NAME = "model.layers.1.self_attn.q_proj.weight"
 
 MODELS: dict[str, tuple[Change, str]] = {
     "negative size": (config(hidden_size=-1), "config.json: hidden_size: found -1; a whole number of 1 to"),
@@ -268,13 +202,9 @@ MODELS: dict[str, tuple[Change, str]] = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_models_of_a_colleague(yard: Yard, model: Path, name: str) -> None:
-    change, says = MODELS[name]
-    change(model)
-    refused(yard, says, "run", "--model", f"./{model.name}", *WORDS, "--name", "it", "-o", "out")
+    MODELS[name][0](model)
+    refused(yard, MODELS[name][1], "run", "--model", f"./{model.name}", *WORDS, "--name", "it", "-o", "out")
     assert not list(yard.home.rglob("ran"))
-
-
-OVERFLOWS = "layer 1: queries, keys or values are not finite"
 
 
 @pytest.mark.parametrize(
@@ -291,7 +221,18 @@ OVERFLOWS = "layer 1: queries, keys or values are not finite"
 def test_weights_that_overflow_give_nothing(yard: Yard, model: Path, command: tuple[str, ...]) -> None:
     MODELS["weights that overflow"][0](model)
     out = {"run": "out", "probe": "out.json"}.get(command[0], "out.npz")
-    refused(yard, OVERFLOWS, *command, "--model", f"./{model.name}", "--text", "own.txt", "-q", "-o", out)
+    refused(
+        yard,
+        MODELS["weights that overflow"][1],
+        *command,
+        "--model",
+        f"./{model.name}",
+        "--text",
+        "own.txt",
+        "-q",
+        "-o",
+        out,
+    )
     assert not list(yard.home.glob("out.*"))
 
 
@@ -306,12 +247,6 @@ def test_weights_that_are_linked_are_read(yard: Yard, model: Path) -> None:
     (yard.home / "blob").unlink()
 
 
-def counts(tensor: int, entries: int, rest: bytes = b"") -> bytes:
-    return b"GGUF" + struct.pack("<IQQ", 3, tensor, entries) + rest
-
-
-TEXTS = struct.pack("<Q", 1) + b"k" + struct.pack("<IIQ", 9, 8, 100_000_000)
-BYTES = struct.pack("<Q", 1) + b"k" + struct.pack("<IIQ", 9, 0, 1 << 30)
 FILES: dict[str, tuple[str, Change, str]] = {
     "no format at all": ("x.gguf", content("x.gguf", b"PK\3\4" + bytes(99)), "x.gguf: starts with b'PK"),
     "empty": ("x.gguf", content("x.gguf", b""), "x.gguf: the file is empty"),
@@ -355,16 +290,12 @@ def test_files_of_a_colleague(yard: Yard, model: Path, name: str) -> None:
     refused(yard, says, "run", "--model", f"{model.name}/{file}", *WORDS, "--name", "it", "-o", "out")
 
 
-def own(raw: bytes | str) -> Change:
-    return content("t.txt", raw)
-
-
 OTHERS: dict[str, tuple[tuple[str, ...], Change, str]] = {
     "endless text": (("--text", "t.txt"), sparse("t.txt", 1 << 40), "t.txt: has more than"),
-    "empty text": (("--text", "t.txt"), own(""), "t.txt: is empty"),
-    "short text": (("--text", "t.txt"), own("some words"), "windows: 1 of 65 tokens do not fit"),
-    "binary text": (("--text", "t.txt"), own(bytes(range(256)) * 9), "t.txt: byte 128 is not UTF-8"),
-    "zeros": (("--text", "t.txt"), own(bytes(9999)), "t.txt: byte 0 is a NUL"),
+    "empty text": (("--text", "t.txt"), content("t.txt", ""), "t.txt: is empty"),
+    "short text": (("--text", "t.txt"), content("t.txt", "some words"), "windows: 1 of 65 tokens do not fit"),
+    "binary text": (("--text", "t.txt"), content("t.txt", bytes(range(256)) * 9), "t.txt: byte 128 is not UTF-8"),
+    "zeros": (("--text", "t.txt"), content("t.txt", bytes(9999)), "t.txt: byte 0 is a NUL"),
     "text in a pipe": (("--text", "t.txt"), fifo("t.txt"), "t.txt: is a device or a pipe"),
     "text that is a folder": (("--text", "t.txt"), lambda folder: (folder / "t.txt").mkdir(), "t.txt: is a directory"),
     "no text": (("--text", "t.txt"), lambda folder: None, "t.txt: no such file"),
@@ -397,14 +328,6 @@ def test_texts_scales_and_options(yard: Yard, model: Path, name: str) -> None:
     refused(yard, says, "run", "--model", f"./{model.name}", *words, "--name", "it", "-o", "out")
 
 
-def scaled(yard: Yard, **changes: Any) -> dict[str, Any]:
-    with np.load(yard.home / "scales.npz") as data:
-        return {
-            **{name: data[name] for name in data.files},
-            **{k.replace("_8", ".8"): v for k, v in changes.items()},
-        }
-
-
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -417,30 +340,9 @@ def scaled(yard: Yard, **changes: Any) -> dict[str, Any]:
     ids=["nan", "negative", "shape", "pickled", "bomb"],
 )
 def test_scales_of_a_colleague(yard: Yard, model: Path, changes: dict[str, Any], says: str) -> None:
-    np.savez_compressed(model / "s.npz", **scaled(yard, **changes))
+    np.savez_compressed(model / "s.npz", **scaled(yard.home, **changes))
     words = [f"{model.name}/s.npz" if word == "scales.npz" else word for word in WORDS]
     refused(yard, says, "run", "--model", "tiny", *words, "--name", "it", "-o", "out")
-
-
-DENSE = '[[grid]]\nalgorithm = "dense"\n'
-GRIDS = {
-    "key": ("[[grids]]\n", "grids: unknown key"),
-    "knob": (DENSE + "kbits = 8\n", "did you mean 'k_bits'"),
-    "algorithm": ('[[grid]]\nalgorithm = "dens"\n', "did you mean 'dense'"),
-    "nan": (DENSE + "k_bits = nan\n", "found nan; numbers must be finite"),
-    "digits": (DENSE + f"k_bits = {'9' * 5000}\n", "too many digits"),
-    "no list": ("grid = [1]\n", "grid 1: found 1; a table"),
-    "no table": ('grid = "x"\n', "no [[grid]] table"),
-    "deep": ("grid = " + "[" * 5000, "nested too deeply"),
-    "huge": (
-        '[[grid]]\nalgorithm = "token-picker"\n'
-        + "".join(f"{k} = [{', '.join(map(str, range(1, 2000)))}]\n" for k in ("threshold", "margin", "lag")),
-        "settings; 20000 more are allowed",
-    ),
-    "many": (DENSE + "\n" + DENSE * 20_000 + f"k_bits = [{', '.join(['8'] * 15_000)}]\n", "settings; "),
-    "pipe": ("", "g.toml: is a device or a pipe"),
-    "endless": ("# " + "x" * (2 << 20), "has more than"),
-}
 
 
 @pytest.mark.parametrize("name", GRIDS)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from cli.conftest import Answer, Dse
+from cli.conftest import Answer, Dse, snapshot
 
 from dse.errors import BadInput, DseError
 from dse.profiles.profile import Profile
@@ -231,13 +231,33 @@ def test_a_sweeps_run_and_another_spaces_are_left_alone(dse: Dse, home: Path) ->
         (("--storage", "memory", "--fresh"), "--fresh"),
         (("--measure",), "--continuous"),
         (("--warm-start", "nowhere"), "nowhere"),
+        (("--warm-start", "tiny.toml"), "tiny.toml"),
+        (("--time", "inf"), "--time inf"),
+        (("--trials", "1e3"), "--trials"),
+        (("--trials", 10**30), "--trials"),
+        (("--seed", -1), "--seed"),
+        (("--seed", 10**30), "--seed"),
+        (("--grace", 0), "--grace"),
+        (("--grace", 10**30), "--grace"),
+        (("--flat", "nan"), "--flat"),
+        (("--storage", "journal:."), "is a directory"),
+        (("--storage", "journal:/dev/zero"), "is a device"),
+        (("--storage", f"journal:{'x' * 300}"), "file name too long"),
+        (("--storage", "journal:tiny.toml"), "tiny.toml:1: is no journal"),
+        (("--storage", "sqlite:///tiny.toml"), "is no SQLite database"),
+        (("--storage", "sqlite:////dev/zero"), "is no file"),
+        (("--storage", "sqlite:///tiny.npz?mode=memory"), "--storage"),
+        (("--study-name", "../x"), "--study-name"),
+        (("--study-name", "x" * 101), "--study-name"),
     ],
 )
 def test_bad_input_is_one_line(dse: Dse, home: Path, arguments: tuple[str, ...], message: str) -> None:
+    before = snapshot(home)
     answer = dse("study", "tiny.toml", *arguments)
     assert answer.code == 2
     assert message in _told(answer)
     assert "pw@" not in answer.stderr
+    assert snapshot(home) == before
     assert not (home / "results").exists()
 
 
