@@ -65,7 +65,7 @@ def read_front(path: Path, text: str, space: Space, between: bool = False) -> pd
     """
     import pandas as pd
 
-    again = "run the sweep again"
+    again = "run its command again"
     try:
         columns, *rows = csv.reader(StringIO(text), strict=True)
     except (csv.Error, ValueError) as error:
@@ -152,7 +152,7 @@ def _check_axes(where: str, front: pd.DataFrame, space: Space, between: bool) ->
                 if canonical(cell) not in known and not inside:
                     raise BadInput(
                         f"{where}:{at + 2}: {column}: found {cell!r}; the space has {', '.join(map(str, values[:9]))}; run "
-                        "the sweep again"
+                        "its command again"
                     )
 
 

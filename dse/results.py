@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 SPACE, FRONT, INFO = "space.toml", "front.csv", "run.json"
 SWEEP = "sweep"
+JOURNAL = "trials.log"
+"""Where a study that lies in its run directory is kept."""
 
 _REQUIRED = {
     "status": str, "points": int, "evaluated": int, "excluded": int, "infeasible": int, "front": int,
@@ -95,6 +97,8 @@ def existing_run(
     """
     check_directory(directory, space)
     kind = _kind(directory / INFO)
+    if not (directory / INFO).exists() and (directory / JOURNAL).exists():
+        kind = "study"  # one that is still running, or was killed
     if kind != SWEEP:
         raise BadInput(
             f"{directory}: holds the run of a {kind}; nothing was overwritten, choose another directory with --output"
@@ -104,7 +108,7 @@ def existing_run(
     try:
         run = read_run(directory)
     except BadInput as error:  # damaged, but of this space: check_directory has seen its space.toml
-        remark(f"{str(error).removesuffix('; run the sweep again')}; computing it again")
+        remark(f"{str(error).removesuffix('; run its command again')}; computing it again")
         return None
     version = run.info["versions"].get("dse")
     if version != _version():
@@ -183,7 +187,9 @@ def write_run(directory: Path, result: Result) -> Run:
             clear(directory)
             return read_run(directory)
     except OSError as error:
-        raise BadInput(f"{directory}: cannot write: {error.strerror}; choose another directory") from None
+        raise BadInput(
+            f"{directory}: cannot write: {(error.strerror or 'error').lower()}; choose another directory"
+        ) from None
 
 
 def read_run(directory: str | Path) -> Run:
@@ -198,35 +204,35 @@ def read_run(directory: str | Path) -> Run:
         raise BadInput(f"{directory}: no such run; `dse sweep` makes one under results/")
     for name in (SPACE, FRONT, INFO):
         if not (directory / name).is_file():
-            raise BadInput(f"{directory}: is not a complete run ({name} is missing); run its sweep again")
+            raise BadInput(f"{directory}: is not a complete run ({name} is missing); run its command again")
     space = parse_resolved(_read(directory / SPACE), str(directory / SPACE))
     info = _read_info(directory / INFO)
     if info["space_digest"] != space.digest():
-        raise BadInput(f"{directory / INFO}: space_digest: does not match {SPACE}; run the sweep again")
+        raise BadInput(f"{directory / INFO}: space_digest: does not match {SPACE}; run its command again")
     _check_goals(directory / INFO, info, space)
     text = _read(directory / FRONT, MAX_FRONT)
     front = read_front(directory / FRONT, text, space, info.get("continuous") is True)
     if info["front"] != int(front["on_front"].sum()):
         raise BadInput(
             f"{directory / INFO}: front: {info['front']}, but {FRONT} has {int(front['on_front'].sum())} rows "
-            "on the front; run the sweep again"
+            "on the front; run its command again"
         )
     if checksums.KEY in info:
         for name, found in checksums.checksums(space, text, info).items():
             if found != info[checksums.KEY].get(name):
                 raise BadInput(
-                    f"{directory / name}: was changed since it was written, its sha256 is not the one in {INFO}; run the "
-                    "sweep again"
+                    f"{directory / name}: was changed since it was written, its sha256 is not the one in {INFO}; run its "
+                    "command again"
                 )
     return Run(directory, space, front, info)
 
 
 def _read(path: Path, most: int = MAX_TOML) -> str:
-    return read_text(path, most, "run the sweep again")
+    return read_text(path, most, "run its command again")
 
 
 def _read_info(path: Path) -> dict[str, Any]:
-    again = "run the sweep again"
+    again = "run its command again"
     info = parse_json(str(path), _read(path, MAX_INFO), again)
     if not isinstance(info, dict):
         raise BadInput(f"{path}: is not an object; {again}")
@@ -263,7 +269,7 @@ def _read_info(path: Path) -> dict[str, Any]:
 
 def _check_goals(path: Path, info: Mapping[str, Any], space: Space) -> None:
     """Raise where a record seeks something else than its space, or lacks what its hypervolume counts from."""
-    again = "run the sweep again"
+    again = "run its command again"
     for metric, goal in info["objectives"].items():
         if metric not in space.objectives or goal != ("maximize" if space.objectives[metric] else "minimize"):
             raise BadInput(f"{path}: objectives: found {metric} = {goal!r}; must be as in {SPACE}; {again}")

@@ -166,7 +166,7 @@ def test_a_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.Mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(BadInput, match="cannot write: No space left on device"):
+    with pytest.raises(BadInput, match="cannot write: no space left on device"):
         write_run(tmp_path / "run", RESULT)
     assert list(tmp_path.iterdir()) == []
 

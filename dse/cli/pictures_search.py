@@ -115,11 +115,12 @@ def _trials(run: Run) -> pd.DataFrame:
 
 def _seconds(run: Run, table: pd.DataFrame) -> list[float]:
     """Seconds from the beginning of the first trial to the end of each, from the journal of the study."""
-    from dse.study.storage import JOURNAL_NAME, Place, open_storage, quiet
+    from dse.results import JOURNAL
+    from dse.study.storage import Place, open_storage, quiet
 
-    path = run.directory / JOURNAL_NAME
+    path = run.directory / JOURNAL
     if not path.is_file():
-        raise BadInput(f"{run.directory}: {JOURNAL_NAME} is not there, so no times are known; use -x trials")
+        raise BadInput(f"{run.directory}: {JOURNAL} is not there, so no times are known; use -x trials")
     import optuna
 
     with quiet():

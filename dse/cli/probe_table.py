@@ -12,6 +12,12 @@ QUARTERS: Final = ("oldest", "2nd", "3rd", "newest")
 """Of the depths; columns of the table."""
 
 
+def quarters(table: Probes) -> tuple[str, ...]:
+    """Columns by depth; of fewer than four depths each has one of its own."""
+    depths = min((np.array(row.nll).shape[1] for row in table.rows), default=len(QUARTERS))
+    return {1: ("oldest",), 2: ("oldest", "newest"), 3: ("oldest", "2nd", "newest")}.get(depths, QUARTERS)
+
+
 def probe_rows(table: Probes) -> list[dict[str, Any]]:
     """One entry per setting: nats per token of the code by quarter of depth, share said right, tokens alike."""
     from dse.algorithms import registry
@@ -20,7 +26,7 @@ def probe_rows(table: Probes) -> list[dict[str, Any]]:
     rows = []
     for row in table.rows:
         nll, right = np.array(row.nll), np.array(row.right)
-        quarters = [part.mean() for part in np.array_split(nll.mean(axis=0), len(QUARTERS))]
+        parts = [part.mean() for part in np.array_split(nll.mean(axis=0), len(quarters(table)))]
         defaults = known[row.algorithm].defaults() if row.algorithm in known else {}
         rows.append(
             {
@@ -29,7 +35,7 @@ def probe_rows(table: Probes) -> list[dict[str, Any]]:
                 "asked": int(right.size),
                 "right": float(right.mean()),
                 "nll": float(nll.mean()),
-                "nll_by_quarter": [float(x) for x in quarters],
+                "nll_by_quarter": [float(x) for x in parts],
                 "nll_by_depth": [float(x) for x in nll.mean(axis=0)],
                 "same_tokens": float(np.mean(row.same)),
                 "never_differed": int(np.count_nonzero(np.array(row.same) == table.tokens)),
@@ -44,18 +50,19 @@ def probe_table(table: Probes, width: int) -> str:
     from dse.charts.labels import brief
     from dse.cli.table import Column, fixed, layout
 
+    names = quarters(table)
     rows = [
         {
             **row,
             "knobs": " ".join(f"{k}={brief(v)}" for k, v in row["knobs"].items()) or "defaults",
-            **dict(zip(QUARTERS, row["nll_by_quarter"], strict=True)),
+            **dict(zip(names, row["nll_by_quarter"], strict=True)),
             "right": 100 * row["right"],
         }
         for row in probe_rows(table)
     ]
     columns = [
         Column("algorithm", "algorithm", text=str, left=True),
-        *(Column(name, name, "nats", text=fixed(2)) for name in QUARTERS),
+        *(Column(name, name, "nats", text=fixed(2)) for name in names),
         Column("right", "right", "%", text=fixed(0)),
         Column("same_tokens", "same", "tokens", text=fixed(1)),
         Column("agreement", "agree", text=fixed(2), priority=2),

@@ -279,4 +279,6 @@ def check_constant(where: str, name: str, value: object) -> float:
             f"{meant(known.unit.partition('/')[0].partition(' ')[0], number, low, high)}; the shipped value is "
             f"{known.value:g}"
         )
+    if name.endswith("_bytes") and (number < 1 or number != int(number)):
+        raise BadInput(f"{where}: {name}: found {value!r}; must be a whole number of bytes from 1")
     return number

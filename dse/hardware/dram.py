@@ -32,6 +32,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dse.errors import BadInput
 from dse.hardware.parameters import DRAM_KINDS
 
 FloatArray = NDArray[np.float64]
@@ -130,6 +131,9 @@ def device(
             the device's own, PHY area, PHY power and background grow in proportion (an assumption).
         free_row_bus: whether row commands cost no bus time.
         constants: ``kind_column`` -> value where it differs from the table, and ``dram_time_factor``.
+
+    Raises:
+        BadInput: constants that contradict each other.
     """
     given_constants = constants or {}
     index = np.asarray(kind, dtype=np.intp)
@@ -140,6 +144,8 @@ def device(
         ]
         for name in FIELDS
     }
+    if given_constants:
+        _check(columns, index)
     given = np.asarray(channel_gbps, dtype=np.float64)
     faster = np.maximum(1.0, given / columns["channel_gbps"])
     for name in ("phy_mm2", "phy_mw", "background_mw"):
@@ -147,6 +153,24 @@ def device(
     columns["channel_gbps"] = np.where(given > 0, given, columns["channel_gbps"])
     columns["row_bus_ns"] = np.where(free_row_bus, 0.0, columns["row_bus_ns"])
     return Device(**columns, time_factor=np.asarray(given_constants.get("dram_time_factor", 1.0)))
+
+
+ORDERED: Final = (("atom_bytes", "page_bytes"), ("trfc_ns", "trefi_ns"))
+"""Columns of a device of which the first must be the smaller one (or, of bytes, no larger)."""
+
+
+def _check(columns: Mapping[str, FloatArray], index: NDArray[np.intp]) -> None:
+    """Raise BadInput where constants that are each in range make no device together."""
+    for small, large in ORDERED:
+        wrong = (
+            columns[small] > columns[large] if small.endswith("bytes") else columns[small] >= columns[large]
+        )
+        for at in np.flatnonzero(wrong)[:1]:
+            kind = DRAM_KINDS[int(index.reshape(-1)[at])]
+            raise BadInput(
+                f"components: {kind}_{small} = {columns[small].reshape(-1)[at]:g}; must be less than {kind}_{large} = "
+                f"{columns[large].reshape(-1)[at]:g}"
+            )
 
 
 @lru_cache(maxsize=4096)

@@ -120,7 +120,9 @@ def write_profile(path: Path, profile: Profile) -> None:
         with atomic(path) as file:
             np.savez_compressed(file, **arrays)
     except OSError as error:
-        raise BadInput(f"{path}: cannot write: {error.strerror}; choose another file") from None
+        raise BadInput(
+            f"{path}: cannot write: {(error.strerror or 'error').lower()}; choose another file"
+        ) from None
 
 
 def read_profile(path: Path) -> Profile:

@@ -133,7 +133,7 @@ class Pieces:
             _write(self.folder / f"{number:06d}.npz", buffer.getvalue())
         except OSError as error:
             raise BadInput(
-                f"{self.folder}: cannot write: {error.strerror}; what is there stays good"
+                f"{self.folder}: cannot write: {(error.strerror or 'error').lower()}; what is there stays good"
             ) from None
 
 

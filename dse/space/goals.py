@@ -79,8 +79,6 @@ def components(table: Mapping[str, Any], place: Place) -> dict[str, float]:
     for name, value in written.items():
         here = place / name
         found = number(value, here)
-        if name.endswith("_bytes") and (found < 1 or found != int(found)):
-            raise here.error(f"found {value!r}; must be a whole number of bytes from 1")
         try:
             values[name] = check_constant("", name, found)
         except BadInput as error:

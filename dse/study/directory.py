@@ -13,6 +13,7 @@ from dse.inputs import is_file, parse_json, read_text
 from dse.outputs import hold
 from dse.results import (
     INFO,
+    JOURNAL,
     MAX_INFO,
     SPACE,
     WAIT_S,
@@ -24,7 +25,7 @@ from dse.results import (
 )
 from dse.space.definition import Space
 from dse.study.result import KIND, StudyResult
-from dse.study.storage import JOURNAL_NAME, Place
+from dse.study.storage import Place
 
 TRIALS: Final = "trials.csv"
 
@@ -51,7 +52,7 @@ def prepared(directory: Path, space: Space, fresh: bool, elsewhere: bool) -> Ite
         BadInput: it holds something else, a sweep's run, or a run of another space, or others are at work where
             `fresh` would take their trials away.
     """
-    journal = Place("journal", path=directory / JOURNAL_NAME)
+    journal = Place("journal", path=directory / JOURNAL)
     check_directory(directory, space)
     _check_kind(directory)
     if elsewhere:
@@ -99,13 +100,13 @@ def _at_work(directory: Path, fresh: bool) -> Iterator[None]:
 
 
 def _forget(directory: Path, fresh: bool) -> None:
-    for name in (JOURNAL_NAME, TRIALS, INFO) if fresh else ():
+    for name in (JOURNAL, TRIALS, INFO) if fresh else ():
         (directory / name).unlink(missing_ok=True)
 
 
 def _check_kind(directory: Path) -> None:
     """Raise BadInput where the directory holds a sweep's run."""
-    if not is_file(directory / INFO) or any((directory / name).exists() for name in (JOURNAL_NAME, TRIALS)):
+    if not is_file(directory / INFO) or any((directory / name).exists() for name in (JOURNAL, TRIALS)):
         return
     where = directory / INFO
     try:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 MEMORY: Final = "memory"
-JOURNAL_NAME: Final = "trials.log"
 FORMS: Final = (
     "memory", "journal:PATH", "sqlite:///PATH", "postgresql://USER:PASSWORD@HOST:PORT/DATABASE", "grpc://HOST:PORT"
 )  # fmt: skip

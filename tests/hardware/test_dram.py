@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dse.errors import BadInput
 from dse.hardware import dram
 from dse.hardware.parameters import DRAM_KINDS
 
@@ -201,3 +202,10 @@ def test_every_device_has_a_source(kind: str) -> None:
     row = dram.device_rows()[kind]
     assert row["source"]
     assert row["confidence"] in {"high", "medium", "low"}
+
+
+@pytest.mark.parametrize(("name", "value"), [("hbm2_page_bytes", 16), ("hbm2_trefi_ns", 100.0)])
+def test_constants_that_contradict_each_other_are_refused(name: str, value: float) -> None:
+    """A page of less than an atom, or a refresh that never ends."""
+    with pytest.raises(BadInput, match=rf"components: hbm2_.* must be less than {name} = {value:g}"):
+        dram.device(DRAM_KINDS.index("hbm2"), constants={name: value})

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from dse.cli.probe_table import probe_rows, probe_table
 from dse.errors import BadInput
 from dse.profiles import probes
 from dse.profiles.probes import Probe, Probes, read_probes, shipped_probes, write_probes
@@ -91,3 +93,17 @@ def test_a_setting_stands_there_once(path: Path) -> None:
     change(path, ("rows",), document["rows"] * 2)
     with pytest.raises(BadInput, match="a setting appears twice"):
         read_probes(path)
+
+
+@pytest.mark.parametrize("depths", [1, 2, 3, 4, 9])
+def test_a_table_has_a_column_for_each_of_few_depths(depths: int) -> None:
+    nll = tuple(float(i) for i in range(depths))
+    table = Probes("tiny", 320, 6, "abc", {"text": "none"}).having(
+        Probe("window", {"recent": 8}, ((True,) * depths,), (nll,), (3,), (0.5,))
+    )
+    (row,) = probe_rows(table)
+    assert len(row["nll_by_quarter"]) == min(depths, 4)
+    assert row["nll_by_quarter"][0] == pytest.approx(np.mean(nll[: max(1, -(-depths // 4))]))
+    shown = probe_table(table, 200)
+    assert "nan" not in shown
+    assert ("newest" in shown, "3rd" in shown) == (depths > 1, depths > 3)

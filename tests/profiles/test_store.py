@@ -44,7 +44,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez_compressed", full)
-    with pytest.raises(BadInput, match="No space left"):
+    with pytest.raises(BadInput, match="no space left"):
         write_profile(path, profile(1))
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["tiny.npz"]
