@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from dse.errors import BadInput
-from dse.processes import is_dead, machine, this_process
+from dse.processes import is_dead, is_gone, machine, this_process
 
 LOCK: Final = ".writer"
 """File of a run directory that says who is writing it."""
@@ -98,7 +98,7 @@ def clean(directory: Path) -> int:
         owner = _OWNER.fullmatch(path.name)
         try:
             if owner is not None and owner[1] == _tag():
-                left = _gone(int(owner[2]))
+                left = is_gone(int(owner[2]))
             else:
                 left = time.time() - path.lstat().st_mtime > OLD_SECONDS
             if left:
@@ -107,16 +107,6 @@ def clean(directory: Path) -> int:
         except OSError:
             continue  # not ours to remove, or removed by another
     return count
-
-
-def _gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 @cache

@@ -49,13 +49,23 @@ def is_dead(process: str) -> bool:
         return False
     if started:
         return _started(int(pid)) != started
+    return is_gone(int(pid))
+
+
+def is_gone(pid: int) -> bool:
+    """Whether no process of this machine has this number, or it has ended and was only not yet asked how."""
     try:
-        os.kill(int(pid), 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return True
     except OSError:
         return False
-    return False
+    return _has_proc() and not _started(pid)
+
+
+@cache
+def _has_proc() -> bool:
+    return Path(f"/proc/{os.getpid()}/stat").exists()
 
 
 @contextmanager

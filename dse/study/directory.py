@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -24,10 +26,14 @@ from dse.results import (
     write_text,
 )
 from dse.space.definition import Space
+from dse.study.journal import Journal
 from dse.study.result import KIND, StudyResult
 from dse.study.storage import Place
 
 TRIALS: Final = "trials.csv"
+
+LINES: Final = "journal_lines"
+"""Entry of ``run.json``: how many lines the journal had when it was written."""
 
 _CHOOSE: Final = "choose another directory with --output"
 
@@ -62,6 +68,7 @@ def prepared(directory: Path, space: Space, fresh: bool, elsewhere: bool) -> Ite
         try:
             directory.mkdir(parents=True, exist_ok=True)
             stack.enter_context(_at_work(directory, fresh))
+            _check_whole(directory)
             if not (directory / SPACE).is_file():
                 write_text(
                     directory / SPACE, space.to_toml()
@@ -117,6 +124,45 @@ def _check_kind(directory: Path) -> None:
         raise BadInput(f"{directory}: holds a sweep's run; nothing was overwritten, {_CHOOSE}")
 
 
+def _check_whole(directory: Path) -> None:
+    """Raise BadInput where the journal has fewer lines than when the run was written: its end was cut off.
+
+    The journal's own checksums notice everything but that. A last line that was not finished is its own to mend.
+    """
+    try:
+        info = parse_json("", read_text(directory / INFO, MAX_INFO, ""), "")
+    except BadInput:
+        return  # there is none yet, or it is damaged and written again
+    told = info.get(LINES) if isinstance(info, dict) else None
+    if type(told) is not int:
+        return
+    try:
+        lines, whole = _lines(directory / JOURNAL)
+    except OSError:
+        return  # whoever opens it says why
+    if lines + (not whole) < told:
+        if lines:
+            deque(
+                Journal(directory / JOURNAL).read_logs(0), maxlen=0
+            )  # names a damaged line, where that is why
+        raise BadInput(
+            f"{directory / JOURNAL}: has {lines} lines where {INFO} tells of {told}, its end is missing; nothing was "
+            f"changed: put the whole file back, remove {INFO} to go on with what is left, or --fresh starts over"
+        )
+
+
+def _lines(path: Path) -> tuple[int, bool]:
+    """How many lines a file has that were finished, and whether nothing follows them."""
+    count, last = 0, b"\n"
+    if path.exists() and not is_file(path):
+        raise OSError(f"{path}: is no file")
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        while part := file.read(1 << 20):
+            count += part.count(b"\n")
+            last = part[-1:]
+    return count, last == b"\n"
+
+
 def write(directory: Path, result: StudyResult) -> Run:
     """Write the run and the table of its trials; processes that share the directory take turns.
 
@@ -129,4 +175,6 @@ def write(directory: Path, result: StudyResult) -> Run:
         if not (directory / SPACE).is_file():  # first: without it the others are taken for something else
             write_text(directory / SPACE, result.space.to_toml())
         write_text(directory / TRIALS, result.trials.to_csv(index=False, lineterminator="\n"))
+        if is_file(directory / JOURNAL):
+            result = replace(result, info={**result.info, LINES: _lines(directory / JOURNAL)[0]})
         return write_run(directory, result)

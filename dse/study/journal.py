@@ -5,7 +5,7 @@ a kill left unfinished is cut off again, under the lock, before anything follows
 is from (``by``) and ends with a checksum (``crc``) of itself and that writer's lines before it, so flipped bits and
 lines that were changed, dropped, doubled or swapped are noticed and named. Optuna reads past the two keys. Lines
 without them (Optuna's own, those of older versions) are taken as they are, and lines lost at the end cannot be
-noticed here; that no wrong value reaches a front does not rest on checksums, see `dse.study.result`.
+noticed here (`dse.study.directory` counts them); that no wrong value reaches a front does not rest on checksums, see `dse.study.result`.
 """
 
 from __future__ import annotations

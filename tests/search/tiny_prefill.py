@@ -58,6 +58,7 @@ def prefill_profile(folder: Path) -> Profile:
     rng = np.random.default_rng(7)
     texts = {"one": rng.integers(0, 50, 3000), "two": rng.integers(0, 50, 3000)}
     chosen = prefill_windows(texts, "selection", CONTEXT, 2, seed=0)
+    (folder / "dense").mkdir(exist_ok=True)
     folders = list(prepare_prefill(model, chosen, folder / "dense"))
     save_scales(folder / "scales.npz", calibrate(model, chosen))
     scales = load_scales(folder / "scales.npz")
