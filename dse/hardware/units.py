@@ -22,6 +22,8 @@ MISTAKEN: Final[Mapping[str, tuple[tuple[str, float], ...]]] = {
 CHANNEL_GBPS: Final = 64.0
 """No shipped device has a channel half as fast: beyond, the sum of all channels may be meant."""
 
+MOST_CHANNELS: Final = 64
+
 BUFFER_KIB: Final = 4096.0
 """On-chip buffers of one head are smaller; a number like this may count bytes."""
 
@@ -33,8 +35,11 @@ def meant(unit: str, value: float, low: float, high: float) -> str:
     fitting = [
         (value * factor, other) for other, factor in MISTAKEN.get(unit, ()) if low <= value * factor <= high
     ]
-    if unit == "GB/s" and value > high and low <= value / _channels(value) <= high:
-        fitting.append((value / _channels(value), f"GB/s over {_channels(value)} channels"))
+    for written, factor in (("GB/s", 1.0), ("B/s", 1e-9)) if unit == "GB/s" else ():
+        total = value * factor
+        count = _channels(total)
+        if total > high and count <= MOST_CHANNELS and total / count >= low:
+            fitting.append((total / count, f"{written} over {count} channels"))
     if not fitting:
         return ""
     # Of several the roundest: 196608 is 192 KiB in bytes rather than anything else.

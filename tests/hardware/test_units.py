@@ -16,6 +16,8 @@ from dse.hardware.units import MISTAKEN, meant, question
         ("clock_ghz", 1e9, "did you mean 1 (1e+09 Hz)?"),
         ("clock_ghz", 500, "did you mean 0.5 (500 MHz)?"),
         ("dram_channel_gbps", 512, "did you mean 32 (512 GB/s over 16 channels)?"),
+        ("dram_channel_gbps", 512e9, "did you mean 32 (5.12e+11 B/s over 16 channels)?"),
+        ("dram_channel_gbps", 32e9, "did you mean 32 (3.2e+10 B/s)?"),
         ("dram_channel_gbps", 32e9, "did you mean 32 (3.2e+10 B/s)?"),
         ("key_buffer_kib", 196608, "did you mean 192 (196608 bytes)?"),
         ("memory_gib", 8 << 30, "did you mean 8 (8.58993459e+09 bytes)?"),
