@@ -125,7 +125,6 @@ class Pieces:
         buffer = BytesIO()
         np.savez(
             buffer,
-            allow_pickle=False,
             **{NUMBERS: np.array(json.dumps(numbers))},
             **{name: getattr(piece, name) for name in ARRAYS},
         )
