@@ -60,7 +60,7 @@ def read_text(path: Path, most: int, right: str, *, pipes: bool = False) -> str:
         content = read_bytes(path, most, right, pipes=pipes)
         return content.decode("utf-8").removeprefix("\ufeff")  # a mark that some editors write
     except UnicodeDecodeError:
-        raise BadInput(f"{path}: is not text; {right} in UTF-8") from None
+        raise BadInput(f"{path}: is not text in UTF-8; {right}") from None
 
 
 def read_bytes(path: Path, most: int, right: str, *, pipes: bool = False) -> bytes:

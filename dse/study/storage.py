@@ -289,8 +289,9 @@ def unusable(place: Place, error: BaseException) -> BadInput:
     """What went wrong with a storage as one line without secrets."""
     text = str(getattr(error, "orig", None) or error) or type(error).__name__
     line = " ".join(text.split())
-    for secret in place.secrets:
-        line = line.replace(secret, "***")
+    for secret in place.secrets:  # a short one only where it stands alone: it is in half of all words
+        alone = (r"(?<!\w)", r"(?!\w)") if len(secret) < 4 else ("", "")
+        line = re.sub(alone[0] + re.escape(secret) + alone[1], "***", line)
     number = _replaying(error)
     if number:
         return BadInput(f"{place}:{number}: is damaged, or from another program ({line[:200]}); {_ANOTHER}")

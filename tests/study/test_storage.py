@@ -77,6 +77,14 @@ def test_errors_of_a_storage_are_scrubbed() -> None:
     assert refused.value.__cause__ is None
 
 
+def test_a_short_secret_is_scrubbed_where_it_stands_alone() -> None:
+    pytest.importorskip("psycopg2", reason="PostgreSQL needs a driver")
+    place = read_place("postgresql://u:abc@localhost:1/db")
+    assert str(unusable(place, RuntimeError("refused u:abc, user u, abcess"))).endswith(
+        "cannot be used: refused ***:***, user ***, abcess"
+    )
+
+
 @pytest.mark.parametrize("failures", [1, 9, 10])
 def test_an_empty_database_is_opened_again_while_another_process_makes_its_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int
