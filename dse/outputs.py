@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import secrets
+import stat
 import time
 import zlib
 from collections.abc import Iterator, Mapping
@@ -174,6 +175,8 @@ def _acquire(directory: Path, wait_s: float) -> tuple[int, str]:
         handle = os.open(path, flags, 0o666)
         taken = False
         try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise BadInput(f"{path}: is no regular file, and says who writes there; remove it")
             about = _about(handle)
             free = _lock(handle, about)
             if free and _is(handle, path):

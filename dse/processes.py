@@ -47,19 +47,22 @@ def is_dead(process: str) -> bool:
     pid, _, started = rest.partition(":")
     if where != machine() or not pid.isdecimal() or len(pid) > 9:
         return False
-    if started:
-        return _started(int(pid)) != started
+    now = _started(int(pid))
+    if started and now:
+        return now != started
     return is_gone(int(pid))
 
 
 def is_gone(pid: int) -> bool:
     """Whether no process of this machine has this number, or it has ended and was only not yet asked how."""
+    if os.name == "nt":  # there a signal of 0 is Ctrl-C
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
     except OSError:
-        return False
+        return False  # somebody else's, whom the system may hide
     return _has_proc() and not _started(pid)
 
 

@@ -177,6 +177,7 @@ def _given(space: Space, overrides: Sequence[str]) -> _Given:
     from dataclasses import fields
 
     from dse.hardware.components import COMPONENTS, check_constant
+    from dse.hardware.dram import check_devices
     from dse.hardware.parameters import PARAMETERS, check_value
     from dse.space.source import parse_overrides
 
@@ -218,6 +219,10 @@ def _given(space: Space, overrides: Sequence[str]) -> _Given:
         else:
             sections = ("algorithm", "hardware", "workload", "components", *known)
             raise BadInput(f"--set {text}: no such key; {nearest(head, sections)}")
+    try:
+        check_devices({**space.components, **given.components})
+    except BadInput as error:
+        raise BadInput(f"--set components: {error}") from None
     return given
 
 

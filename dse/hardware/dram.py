@@ -131,9 +131,6 @@ def device(
             the device's own, PHY area, PHY power and background grow in proportion (an assumption).
         free_row_bus: whether row commands cost no bus time.
         constants: ``kind_column`` -> value where it differs from the table, and ``dram_time_factor``.
-
-    Raises:
-        BadInput: constants that contradict each other.
     """
     given_constants = constants or {}
     index = np.asarray(kind, dtype=np.intp)
@@ -144,8 +141,6 @@ def device(
         ]
         for name in FIELDS
     }
-    if given_constants:
-        _check(columns, index)
     given = np.asarray(channel_gbps, dtype=np.float64)
     faster = np.maximum(1.0, given / columns["channel_gbps"])
     for name in ("phy_mm2", "phy_mw", "background_mw"):
@@ -159,18 +154,16 @@ ORDERED: Final = (("atom_bytes", "page_bytes"), ("trfc_ns", "trefi_ns"))
 """Columns of a device of which the first must be the smaller one (or, of bytes, no larger)."""
 
 
-def _check(columns: Mapping[str, FloatArray], index: NDArray[np.intp]) -> None:
-    """Raise BadInput where constants that are each in range make no device together."""
-    for small, large in ORDERED:
-        wrong = (
-            columns[small] > columns[large] if small.endswith("bytes") else columns[small] >= columns[large]
-        )
-        for at in np.flatnonzero(wrong)[:1]:
-            kind = DRAM_KINDS[int(index.reshape(-1)[at])]
-            raise BadInput(
-                f"components: {kind}_{small} = {columns[small].reshape(-1)[at]:g}; must be less than {kind}_{large} = "
-                f"{columns[large].reshape(-1)[at]:g}"
-            )
+def check_devices(constants: Mapping[str, float]) -> None:
+    """Raise BadInput where constants (as of `device`) that are each in range make no device together."""
+    for kind, row in device_rows().items():
+        for small, large in ORDERED:
+            least, most = (constants.get(f"{kind}_{n}", float(row[n])) for n in (small, large))
+            if least > most or (least == most and small.endswith("_ns")):
+                words = "at most" if small.endswith("_bytes") else "less than"
+                raise BadInput(
+                    f"{kind}_{small}: is {least:g}; must be {words} {kind}_{large}, which is {most:g}"
+                )
 
 
 @lru_cache(maxsize=4096)

@@ -123,11 +123,8 @@ class Pieces:
         numbers["fastest"] = [[k, v] for k, v in piece.fastest.items() if math.isfinite(v)]
         numbers["closest"] = [piece.closest[0] if math.isfinite(piece.closest[0]) else None, piece.closest[1]]
         buffer = BytesIO()
-        np.savez(
-            buffer,
-            **{NUMBERS: np.array(json.dumps(numbers))},
-            **{name: getattr(piece, name) for name in ARRAYS},
-        )
+        arrays: dict[str, Any] = {name: getattr(piece, name) for name in ARRAYS}
+        np.savez(buffer, **arrays | {NUMBERS: np.array(json.dumps(numbers))})
         try:
             _write(self.folder / f"{number:06d}.npz", buffer.getvalue())
         except OSError as error:
@@ -179,13 +176,19 @@ def _piece(numbers: Any, arrays: Mapping[str, Any]) -> Found | None:
     if not np.isfinite(arrays["costs"]).all() or (rows and arrays["count"].min() < 1):
         return None
     low, reached = numbers["closest"]
+    fastest = {k: v for k, v in numbers["fastest"] if type(k) is int and abs(k) < 1 << 62}
+    measured = [*fastest.values(), *reached.values(), *([] if low is None else [low])]
+    if len(fastest) != len(numbers["fastest"]) or any(type(v) not in (int, float) for v in measured):
+        return None
+    if any(v <= 0 for v in fastest.values()):
+        return None
     found = Found(
         **arrays,
         **{name: numbers[name] for name in COUNTS},
         broken=numbers["broken"],
         excluded=numbers["excluded"],
-        fastest={int(k): float(v) for k, v in numbers["fastest"]},
-        closest=(math.inf if low is None else float(low), {str(k): float(v) for k, v in reached.items()}),
+        fastest=fastest,
+        closest=(math.inf if low is None else low, reached),
     )
     counts = [found.evaluated, found.infeasible, *found.broken.values(), *found.excluded.values()]
     return found if all(type(n) is int and n >= 0 for n in counts) else None

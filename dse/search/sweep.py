@@ -127,7 +127,7 @@ def sweep(
     total = sum(f.evaluated + sum(f.excluded.values()) for f in found.values())
     if total != space.size:  # only kept pieces that were tampered with can bring that about
         raise DseError(
-            f"{keep}: the finished pieces there come to {total} points, the space has {space.size}; --fresh starts over"
+            f"{keep or 'sweep'}: the pieces come to {total} points, the space has {space.size}; --fresh starts over"
         )
     if not any(len(f.costs) for f in found.values()):
         if keep is not None:

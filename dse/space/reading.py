@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dse.errors import BadInput, nearest
+from dse.hardware.dram import check_devices
 from dse.hardware.parameters import HardwareValue
 from dse.inputs import check_tame, is_file
 from dse.profiles.lookup import Grid, axes_of
@@ -126,6 +127,10 @@ def _read(table: dict[str, Any], place: Place, name: str, folder: Path, profile:
                 f"no such algorithm in this space; {nearest(algorithm, specs)}"
             )
     own = components(table, place)
+    try:
+        check_devices({**constants, **own})
+    except BadInput as error:
+        raise (place / "components").error(str(error)) from None
     limits = constraints(table, place)
     baseline = _baseline(table, place, folder, profile, workload.context, hardware, base)
     space = Space(

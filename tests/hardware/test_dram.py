@@ -207,5 +207,7 @@ def test_every_device_has_a_source(kind: str) -> None:
 @pytest.mark.parametrize(("name", "value"), [("hbm2_page_bytes", 16), ("hbm2_trefi_ns", 100.0)])
 def test_constants_that_contradict_each_other_are_refused(name: str, value: float) -> None:
     """A page of less than an atom, or a refresh that never ends."""
-    with pytest.raises(BadInput, match=rf"components: hbm2_.* must be less than {name} = {value:g}"):
-        dram.device(DRAM_KINDS.index("hbm2"), constants={name: value})
+    with pytest.raises(BadInput, match=rf"hbm2_.* must be (at most|less than) {name}, which is {value:g}"):
+        dram.check_devices({name: value})
+    dram.check_devices({})
+    dram.check_devices({"hbm2_page_bytes": 32.0})

@@ -18,7 +18,6 @@ from dse.hardware.units import MISTAKEN, meant, question
         ("dram_channel_gbps", 512, "did you mean 32 (512 GB/s over 16 channels)?"),
         ("dram_channel_gbps", 512e9, "did you mean 32 (5.12e+11 B/s over 16 channels)?"),
         ("dram_channel_gbps", 32e9, "did you mean 32 (3.2e+10 B/s)?"),
-        ("dram_channel_gbps", 32e9, "did you mean 32 (3.2e+10 B/s)?"),
         ("key_buffer_kib", 196608, "did you mean 192 (196608 bytes)?"),
         ("memory_gib", 8 << 30, "did you mean 8 (8.58993459e+09 bytes)?"),
         ("node_nm", 0.045, "did you mean 45 (0.045 um)?"),
