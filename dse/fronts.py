@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import math
 import re
-from io import StringIO
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,7 +26,15 @@ _TRUTHS = {"True": True, "False": False}
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
+
 MAX_COLUMNS: Final = 1000
+
+_ROWS: Final = 1000
+"""Rows that are taken apart at a time."""
+
+MAX_KNOWN: Final = 4096
+"""Most different cells of a column whose values are kept while it is read."""
 
 _ABOVE_ZERO = frozenset({"speedup", "latency_s", "energy_j", "area_mm2"})
 
@@ -66,48 +75,108 @@ def read_front(path: Path, text: str, space: Space, between: bool = False) -> pd
     import pandas as pd
 
     again = "run its command again"
-    try:
-        columns, *rows = csv.reader(StringIO(text), strict=True)
-    except (csv.Error, ValueError) as error:
-        raise BadInput(f"{path}: is damaged ({error}); {again}") from None
     needed = {*_TEXT, *_TRUTH, "ties", "nll_increase", "speedup", *space.objectives}
-    missing = sorted(needed - set(columns))
-    if missing or len(set(columns)) != len(columns) or len(columns) > MAX_COLUMNS:
-        raise BadInput(f"{path}: column {(missing or ['twice'])[0]!r} is missing or doubled; {again}")
-    for number, row in enumerate(rows, 2):
-        if len(row) != len(columns):
-            raise BadInput(f"{path}:{number}: is damaged ({len(row)} cells, not {len(columns)}); {again}")
-    algorithms = [row[columns.index("algorithm")] for row in rows]
-    for number, name in enumerate(algorithms, 2):
-        if name not in space.algorithms:
-            raise BadInput(f"{path}:{number}: algorithm: found {name!r}; {nearest(name, space.algorithms)}")
-    read: dict[str, pd.Series[Any]] = {}
-    for at, column in enumerate(columns):
-        values: list[Any] = []
-        texts = column in _TEXT or _is_text(space, column)
-        owner, _, name = column.partition(".")
-        may_be_empty = owner in space.algorithms and "" in space.algorithms[owner].knobs.get(name, ())
-        for number, (row, algorithm) in enumerate(zip(rows, algorithms, strict=True), 2):
-            cell = row[at]
-            try:
-                if column in _TRUTH:
-                    values.append(_TRUTHS[cell])
-                elif texts:
-                    # An empty cell is an empty text in the rows whose knob it is, and nothing in the others.
-                    values.append(cell if cell or (may_be_empty and algorithm == owner) else math.nan)
-                    check_text(cell, ValueError)
-                else:
-                    values.append(_number(cell, column in space.objectives))
-            except (KeyError, ValueError):
-                raise BadInput(
-                    f"{path}:{number}: {column}: holds what does not belong there ({cell!r}); {again}"
-                ) from None
-        dtype = bool if column in _TRUTH else object if texts else None
-        read[column] = pd.Series(values, dtype=dtype) if dtype else pd.Series(values)
-    front = pd.DataFrame(read)
+    rows = csv.reader(lines(text), strict=True)
+    try:
+        columns = next(rows, [])
+        missing = sorted(needed - set(columns))
+        if missing or len(set(columns)) != len(columns) or len(columns) > MAX_COLUMNS:
+            raise BadInput(f"{path}: column {(missing or ['twice'])[0]!r} is missing or doubled; {again}")
+        cells = [_Cells(column, space) for column in columns]
+        owner = columns.index("algorithm")
+        first = 2
+        while part := list(islice(rows, _ROWS)):
+            _check_rows(path, first, part, columns, space)
+            algorithms = [row[owner] for row in part]
+            for column, found in zip(cells, zip(*part, strict=True), strict=True):
+                bad = column.add(found, algorithms)
+                if bad is not None:
+                    raise BadInput(
+                        f"{path}:{first + bad}: {column.name}: holds what does not belong there ({found[bad]!r}); {again}"
+                    )
+            first += len(part)
+    except csv.Error as error:
+        raise BadInput(f"{path}: is damaged ({error}); {again}") from None
+    front = pd.DataFrame({column.name: column.series() for column in cells})
     check_front(str(path), front)
     _check_axes(str(path), front, space, between)
     return front
+
+
+def _check_rows(
+    path: Path, first: int, rows: Sequence[Sequence[str]], columns: Sequence[str], space: Space
+) -> None:
+    """Raise BadInput where a row has more or fewer cells than columns, or an algorithm the space has not.
+
+    Args:
+        first: line of the first of the rows.
+    """
+    owner = columns.index("algorithm")
+    for at, row in enumerate(rows, first):
+        if len(row) != len(columns):
+            raise BadInput(
+                f"{path}:{at}: is damaged ({len(row)} cells, not {len(columns)}); run its command again"
+            )
+        name = row[owner]
+        if name not in space.algorithms:
+            raise BadInput(f"{path}:{at}: algorithm: found {name!r}; {nearest(name, space.algorithms)}")
+
+
+def lines(text: str) -> Iterator[str]:
+    """The lines of a table's text, their ends left on, without a copy of it."""
+    return (line[0] for line in _LINE.finditer(text))
+
+
+class _Cells:
+    """A column of a ``front.csv`` while it is read.
+
+    Most columns repeat few cells: what those stand for is kept once.
+    """
+
+    def __init__(self, column: str, space: Space) -> None:
+        self.name = column
+        self._truth = column in _TRUTH
+        self._texts = column in _TEXT or _is_text(space, column)
+        self._needed = column in space.objectives
+        owner, _, knob = column.partition(".")
+        knobs = space.algorithms[owner].knobs if owner in space.algorithms else {}
+        self._empty = owner if "" in knobs.get(knob, ()) else None  # whose knob may be an empty text
+        self._known: dict[str, Any] = {}
+        self._values: list[Any] = []
+
+    def add(self, cells: Sequence[str], algorithms: Sequence[str]) -> int | None:
+        """Append the values of cells; where one holds what does not belong there, which it is."""
+        known, values, plain = self._known, self._values, self._empty is None
+        for at, cell in enumerate(cells):
+            if cell in known and (plain or cell):
+                values.append(known[cell])
+                continue
+            if not cell and algorithms[at] == self._empty:
+                values.append(cell)  # an empty text in the rows whose knob it is, and nothing in the others
+                continue
+            try:
+                value = self._value(cell)
+            except (KeyError, ValueError):
+                return at
+            if len(known) < MAX_KNOWN:
+                known[cell] = value
+            values.append(value)
+        return None
+
+    def _value(self, cell: str) -> Any:
+        if self._truth:
+            return _TRUTHS[cell]
+        if not self._texts:
+            return number(cell, self._needed)
+        check_text(cell, ValueError)
+        return cell or math.nan
+
+    def series(self) -> pd.Series[Any]:
+        """What was read."""
+        import pandas as pd
+
+        dtype = bool if self._truth else object if self._texts else None
+        return pd.Series(self._values, dtype=dtype) if dtype else pd.Series(self._values)
 
 
 def check_front(where: str, front: pd.DataFrame) -> None:
@@ -156,7 +225,7 @@ def _check_axes(where: str, front: pd.DataFrame, space: Space, between: bool) ->
                     )
 
 
-def _number(cell: str, needed: bool) -> float | bool:
+def number(cell: str, needed: bool) -> float | bool:
     """A cell's value: whole numbers stay whole, an empty cell is NaN.
 
     Raises:
@@ -168,9 +237,9 @@ def _number(cell: str, needed: bool) -> float | bool:
         return int(cell)
     if not cell and not needed:
         return math.nan
-    if not _DECIMAL.fullmatch(cell) or not math.isfinite(float(cell)):
+    if not _DECIMAL.fullmatch(cell) or not math.isfinite(value := float(cell)):
         raise ValueError(cell)
-    return float(cell)
+    return value
 
 
 def _is_text(space: Space, column: str) -> bool:

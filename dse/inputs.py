@@ -213,9 +213,18 @@ def check_text(text: str, complain: Callable[[str], Exception]) -> None:
     if len(text) > MAX_TEXT:
         raise complain(f"a text of {len(text)} characters; at most {MAX_TEXT} are allowed")
     if not text.isprintable():
-        odd = next((c for c in text if not c.isprintable() and c not in "\t\n\r\u00a0\u3000"), None)
+        odd = next(filter(_is_odd, text), None)
         if odd is not None:
             raise complain(f"holds the control character {odd!r}; must be printable text")
+
+
+def spelt_out(text: str) -> str:
+    """`text` as `check_text` takes it, such as the name of a file: what is not printable is escaped as in Python."""
+    return text if text.isprintable() else "".join(ascii(c)[1:-1] if _is_odd(c) else c for c in text)
+
+
+def _is_odd(character: str) -> bool:
+    return not character.isprintable() and character not in "\t\n\r\u00a0\u3000"
 
 
 def key_lines(text: str) -> dict[tuple[str, ...], int]:

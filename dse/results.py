@@ -39,8 +39,8 @@ _REQUIRED = {
 }  # fmt: skip
 _OF_STUDIES = {"study": str, "sampler": str, "trials": int, "continuous": bool}
 MAX_INFO: Final = 16 << 20
-MAX_FRONT: Final = 256 << 20
-"""Most bytes of ``run.json`` and ``front.csv``; a row of a front has about a thousand."""
+MAX_FRONT: Final = 128 << 20
+"""Most bytes of ``run.json`` and ``front.csv``; a row of a front has about 800, and takes 0.1 ms to read."""
 
 WAIT_S: Final = 60.0
 """How long a finished run waits for another process that writes into its directory."""
@@ -165,18 +165,30 @@ def check_directory(directory: Path, space: Space) -> None:
         )
 
 
-def write_run(directory: Path, result: Result) -> Run:
+def write_run(directory: Path, result: Result, more: Mapping[str, str] | None = None) -> Run:
     """Write a run and read it back.
+
+    Args:
+        more: other tables that belong to it, file -> text: replaced together with its own, their checksums kept.
 
     Raises:
         BadInput: as `check_directory`.
     """
     check_front(str(directory / FRONT), result.front)
     front = front_csv(result.front)
-    info = {**result.info, checksums.KEY: checksums.checksums(result.space, front, result.info)}
+    more = more or {}
+    if len(front.encode()) > MAX_FRONT:  # it could not be read back
+        raise BadInput(
+            f"{directory / FRONT}: would have more than {MAX_FRONT} bytes, the most allowed; nothing was written, seek "
+            "fewer objectives or search a smaller space"
+        )
+    sums = checksums.checksums(result.space, front, result.info)
+    sums |= {name: checksums.of_text(text) for name, text in more.items()}
+    info = {**result.info, checksums.KEY: sums}
     texts = {
         SPACE: result.space.to_toml(),
         FRONT: front,
+        **more,
         INFO: json.dumps(info, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
     }
     check_directory(directory, result.space)

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from profiles.synthetic import profile
 from search.brute import price
 
 from dse.checksums import KEY, checksums
 from dse.errors import BadInput
+from dse.fronts import read_front
 from dse.results import read_run, write_run
 from dse.search.sweep import SweepResult, sweep
 from dse.space import load_space
@@ -86,6 +88,16 @@ def test_a_study_may_look_between_the_values_of_an_axis_and_not_beyond(run: Path
     rewrite(run, "alpha", "alpha.threshold", repr(float(high) * 2), continuous=True)
     with pytest.raises(BadInput, match=r"alpha\.threshold: found"):
         read_run(run)
+
+
+def test_cells_that_repeat_are_kept_once(run: Path) -> None:
+    """A large front fits: text and numbers that are alike share their place, however many rows there are."""
+    columns, *rows = csv.reader(StringIO((run / "front.csv").read_text()))
+    text = "".join(",".join(row) + "\n" for row in (columns, *(rows * 40)))
+    front = read_front(run / "front.csv", text, SPACE)
+    alone = read_front(run / "front.csv", (run / "front.csv").read_text(), SPACE)
+    assert front.equals(pd.concat([alone] * 40, ignore_index=True))
+    assert len({id(value) for value in front["point"]}) == alone["point"].nunique()
 
 
 @pytest.mark.parametrize(("column", "value"), [("energy_j", 1e100), ("latency_s", 0.0), ("speedup", -1.0)])

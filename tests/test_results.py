@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 from dataclasses import replace
@@ -11,7 +13,7 @@ import pytest
 from profiles.synthetic import DEFAULTS, fields, profile, settings
 from search.brute import price
 
-from dse import results
+from dse import checksums, results
 from dse.errors import BadInput
 from dse.profiles.profile import build_profile
 from dse.results import check_directory, default_output, existing_run, front_csv, read_run, write_run
@@ -59,6 +61,36 @@ def test_round_trip(run: Path) -> None:
     text = (run / "front.csv").read_text().splitlines()
     column = text[0].split(",").index("dense.k_bits")
     assert {line.split(",")[column] for line in text[1:]} <= {"", "4", "8", "12"}
+
+
+def test_a_front_too_large_to_be_read_back_is_not_written(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {p.name: p.read_bytes() for p in run.iterdir()}
+    monkeypatch.setattr(results, "MAX_FRONT", 1000)
+    with pytest.raises(BadInput, match=r"front\.csv: would have more than 1000 bytes"):
+        write_run(run, RESULT)
+    assert {p.name: p.read_bytes() for p in run.iterdir()} == before
+
+
+def test_another_table_is_written_together_with_the_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(run, RESULT, {"more.csv": "a\n1\n"})
+    assert json.loads((run / "run.json").read_text())["sha256"]["more.csv"] == checksums.of_text("a\n1\n")
+    before = {p.name: p.read_bytes() for p in run.iterdir()}
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BadInput, match="no space left"):
+        write_run(run, RESULT, {"more.csv": "a\n2\n"})
+    assert {p.name: p.read_bytes() for p in run.iterdir()} == before
+
+
+@pytest.mark.parametrize("text", ["", "\n", "a", "a\n", "a\r\nb\r\n", "a\x0bb\u2028c\n\n", "ab\ncd\n\n\ne"])
+def test_a_checksum_does_not_depend_on_the_pieces(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = hashlib.sha256("\n".join(text.splitlines()).encode()).hexdigest()
+    for piece in (1 << 20, 3, 1, 0):
+        monkeypatch.setattr(checksums, "_PIECE", piece)
+        assert checksums.of_text(text) == whole
 
 
 def test_a_complete_run_is_shown_again_and_can_be_replaced(run: Path) -> None:

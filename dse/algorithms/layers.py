@@ -18,10 +18,14 @@ from dse.errors import BadInput, nearest
 
 LAYERS: Final = Knob("layers", "", "knobs of single layers, such as '0: threshold=1e-5; 1-3: threshold=1e-4'")
 
-ENTRY: Final = re.compile(r"\s*(\d+)(\s*-\s*(\d*))?\s*:(.+)", re.DOTALL)
+ENTRY: Final = re.compile(r"\s*(\d{1,6})(\s*-\s*(\d{0,6}))?\s*:(.+)", re.DOTALL)
 
 LAST: Final = 1_000_000
 """Stands for the last layer, whichever it is."""
+
+MAX_TEXT: Final = 10_000
+MAX_VALUE: Final = 200
+"""Most characters of the whole knob, and of one value in it."""
 
 
 class Layered(Algorithm):
@@ -33,7 +37,10 @@ class Layered(Algorithm):
         super().__init__(knobs, where)
         where = f"{where or self.name}.layers"
         self.exceptions: list[tuple[range, Layered]] = []
-        for part in filter(str.strip, self.text("layers").split(";")):
+        text = self.text("layers")
+        if len(text) > MAX_TEXT:
+            raise BadInput(f"{where}: a text of {len(text)} characters; at most {MAX_TEXT} are allowed")
+        for part in filter(str.strip, text.split(";")):
             span, changed = self._parse(part, where)
             if any(span.start < other.stop and other.start < span.stop for other, _ in self.exceptions):
                 raise BadInput(f"{where}: {part.strip()!r} names a layer that an earlier part names")
@@ -61,9 +68,13 @@ class Layered(Algorithm):
                 raise BadInput(f"{where}: {name!r} does not differ by layer; {nearest(name, self.layered)}")
             if not (sign and value):
                 raise BadInput(f"{where}: {name}: no value; write '{name}=...'")
+            if len(value) > MAX_VALUE:
+                raise BadInput(
+                    f"{where}: {name}: a value of {len(value)} characters; at most {MAX_VALUE} are allowed"
+                )
             try:
                 changed[name] = tomllib.loads(f"x = {value}")["x"]
-            except tomllib.TOMLDecodeError:
+            except (tomllib.TOMLDecodeError, ValueError, RecursionError):
                 changed[name] = value
         return range(int(first), stop + 1), changed
 

@@ -47,7 +47,7 @@ class Trial:
 
 
 def trials_of(layout: Layout, table: pd.DataFrame, objectives: Sequence[str]) -> list[Trial]:
-    """Feasible rows of a study's ``trials.csv``, read as text.
+    """Feasible rows of a study's ``trials.csv``, as `dse.study.trials.read_trials` gives them.
 
     Raises:
         BadInput: a row is no point of the space.
@@ -60,7 +60,7 @@ def trials_of(layout: Layout, table: pd.DataFrame, objectives: Sequence[str]) ->
         params: dict[str, Any] = {"algorithm": name} if len(layout.names) > 1 else {}
         owned = {f"{name}.{k}": a for k, a in layout.settings[name].axes.items()}
         owned |= {f"hardware.{k}": a for k, a in layout.hardware[name].items()}
-        params |= {axis.name: _value(axis, row[column]) for column, axis in owned.items()}
+        params |= {axis.name: _value(axis, row.get(column, "")) for column, axis in owned.items()}
         found.append(Trial(params, tuple(float(row[m]) for m in objectives)))
     return found
 

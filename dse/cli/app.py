@@ -39,6 +39,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 }
 
 
+OUTPUT: Final = ("-o", "--output")
+"""What a name to write comes after."""
+
+
 class Stopped(Exception):
     """Somebody asked the command to end; `click` would print an empty line first."""
 
@@ -221,11 +225,18 @@ def _warnings_in_one_line(environment: Environment) -> Iterator[None]:
 
 
 def _check_words(arguments: Sequence[str]) -> None:
-    """Raise BadInput where an argument would move a terminal's cursor when it is repeated, or is no text at all."""
-    for number, argument in enumerate(arguments, 1):
+    """Raise BadInput where an argument would move a terminal's cursor when it is repeated, or is no text at all.
+
+    Of names of files more is taken: of one that is there, and of one to write.
+    """
+    for number, (before, argument) in enumerate(zip(("", *arguments), arguments, strict=False), 1):
         if not argument.isprintable() or len(argument) > MOST:
+            from dse.cli.places import is_tame
             from dse.inputs import check_text
 
+            to_write = before in OUTPUT or argument.startswith(("-o", "--output="))
+            if is_tame(argument) and (to_write or os.path.lexists(argument)):
+                continue
             check_text(argument, partial(_complain, number))
 
 

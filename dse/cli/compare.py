@@ -10,6 +10,7 @@ import click
 from dse.cli.environment import Environment
 from dse.cli.options import common
 from dse.cli.places import NAME
+from dse.inputs import spelt_out
 
 if TYPE_CHECKING:
     from dse.search.compare import Comparison, Side
@@ -55,8 +56,8 @@ def command(
     if environment.json:
         refuse_unused({"rows": "--rows"}, "--json lists every point")
     runs = read_run(a), read_run(b)
-    names = (Path(a).resolve().name, Path(b).resolve().name)
-    found = compare(*runs, names=names if names[0] != names[1] else (a, b))
+    names = (spelt_out(Path(a).resolve().name), spelt_out(Path(b).resolve().name))
+    found = compare(*runs, names=names if names[0] != names[1] else (spelt_out(a), spelt_out(b)))
     for metric in (x, y):
         if metric and metric not in found.objectives:
             raise BadInput(

@@ -34,6 +34,7 @@ def draw_hypervolume(environment: Environment, runs: tuple[str, ...], wish: Wish
     from dse.cli.runs import title as titled
     from dse.results import read_run
     from dse.search.front import hypervolume
+    from dse.study.trials import read_trials
 
     x = wish.x or PROGRESS[0]
     if x not in PROGRESS:
@@ -49,7 +50,7 @@ def draw_hypervolume(environment: Environment, runs: tuple[str, ...], wish: Wish
     studies, exact = [], {}
     for name, run in zip(names_apart(map(Path, runs)), found, strict=True):
         if is_study(run):
-            table = _trials(run)
+            table = read_trials(run)
             at = [float(n + 1) for n in range(len(table))]
             if x == "seconds":
                 # Trials of several workers end out of order: what was found by a time counts from that time.
@@ -93,29 +94,10 @@ def _comparable(runs: list[Run], objectives: dict[str, bool]) -> None:
             )
 
 
-def _trials(run: Run) -> pd.DataFrame:
-    """A study's table of trials, every cell as text, in the order of their numbers."""
-    import pandas as pd
-
-    from dse.study.directory import TRIALS
-
-    path = run.directory / TRIALS
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError):
-        raise BadInput(f"{path}: cannot be read; run the study again") from None
-    needed = {"trial", "algorithm", "feasible", *run.space.objectives}
-    missing = sorted(needed - set(table.columns))
-    if missing or table.empty:
-        raise BadInput(
-            f"{path}: {f'no column {missing[0]!r}' if missing else 'no trial'}; run the study again"
-        )
-    return table
-
-
 def _seconds(run: Run, table: pd.DataFrame) -> list[float]:
     """Seconds from the beginning of the first trial to the end of each, from the journal of the study."""
     from dse.results import JOURNAL
+    from dse.study.ledger import GRACE
     from dse.study.storage import Place, open_storage, quiet
 
     path = run.directory / JOURNAL
@@ -124,7 +106,7 @@ def _seconds(run: Run, table: pd.DataFrame) -> list[float]:
     import optuna
 
     with quiet():
-        opened = open_storage(Place("journal", path=path), 60)
+        opened = open_storage(Place("journal", path=path), GRACE, reading=True)
         try:
             trials = optuna.load_study(study_name=run.info["study"], storage=opened).get_trials(
                 deepcopy=False
@@ -136,7 +118,10 @@ def _seconds(run: Run, table: pd.DataFrame) -> list[float]:
     wanted = [ends.get(int(n)) for n in table["trial"]]
     if not starts or any(end is None for end in wanted):
         raise BadInput(f"{path}: holds other trials than the table beside it; use -x trials")
-    return [(end - min(starts)).total_seconds() for end in wanted if end is not None]
+    try:
+        return [(end - min(starts)).total_seconds() for end in wanted if end is not None]
+    except TypeError:  # some with a time zone, some without
+        raise BadInput(f"{path}: holds times that do not compare; use -x trials") from None
 
 
 def _in_time(seconds: list[float], table: pd.DataFrame) -> tuple[list[float], pd.DataFrame]:
@@ -151,6 +136,7 @@ def draw_importance(environment: Environment, runs: tuple[str, ...], wish: Wish)
     from dse.cli.pictures import only, titled
     from dse.space import load_space
     from dse.study.axes import Layout
+    from dse.study.trials import read_trials
 
     run = only(runs, "importance")
     space = load_space(run.directory / "space.toml")
@@ -160,7 +146,7 @@ def draw_importance(environment: Environment, runs: tuple[str, ...], wish: Wish)
             {"samples": "--samples", "seed": "--seed"}, "the trials of the study are drawn, all of them"
         )
         layout = Layout(space, bool(run.info["continuous"]))
-        trials = trials_of(layout, _trials(run), list(objectives))
+        trials = trials_of(layout, read_trials(run), list(objectives))
         sample = f"{run.info['trials']:,} trials of the study ({run.info['sampler']})"
     else:
         with environment.progress_bar("point") as progress:

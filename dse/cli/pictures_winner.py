@@ -48,12 +48,19 @@ def _swept(environment: Environment, source: str, wish: Wish) -> tuple[list[Cell
     from dse.charts.winner import cell
     from dse.cli.runs import title
     from dse.errors import DseError
+    from dse.inputs import split_key
     from dse.search.sweep import sweep
+    from dse.space.source import parse_overrides
 
     if len(wish.over) not in (1, 2):
         raise BadInput(
             "--kind winner: name one or two axes: --over workload.batch=1,4,16 --over hardware.dram=hbm2,lpddr5"
         )
+    given = {path for _, path, _ in parse_overrides(wish.overrides)}
+    for text in wish.over:
+        key = text.partition("=")[0]
+        if split_key(key) in given:
+            raise BadInput(f"--over {key}: is given by --set too; an axis has its values from --over alone")
     place = str(Path(source) / "space.toml") if Path(source).is_dir() else source
     axes = [_axis(text, place, wish.overrides) for text in wish.over]
     if len({key for key, _ in axes}) < len(axes):
@@ -97,11 +104,10 @@ def measured_space(source: str, overrides: Sequence[str]) -> tuple[Space, list[s
     Raises:
         BadInput: as `load_space`, for any other reason.
     """
-    import tomllib
-
     from dse.space import load_space
     from dse.space.definition import DENSE
     from dse.space.reading import find_space
+    from dse.space.source import locate, parse, read_text
 
     try:
         return load_space(source, overrides), []
@@ -109,14 +115,14 @@ def measured_space(source: str, overrides: Sequence[str]) -> tuple[Space, list[s
         reason = error
     try:
         path = find_space(source)
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-        algorithms = dict(table["algorithms"])
-        beside = path.parent / table["workload"]["profile"]
-        if beside.is_file():
-            table["workload"]["profile"] = str(beside)
+        table, _ = parse(str(path), read_text(path))
+        algorithms, named = dict(table["algorithms"]), table["workload"]["profile"]
+        if "/" in named or named.endswith(".npz"):
+            found = locate(named, path.parent)
+            table["workload"]["profile"] = named if found == Path(named) else str(found)
         table["algorithms"] = {name: knobs for name, knobs in algorithms.items() if name == DENSE}
         known = load_space(table, [text for text in overrides if not text.startswith("algorithms.")])
-    except (BadInput, OSError, ValueError, KeyError, TypeError):
+    except (BadInput, OSError, ValueError, KeyError, TypeError, AttributeError):
         raise reason from None
     there = known.profile.measured(known.workload.context)
     absent = [n for n in algorithms if not any(there[i] for i in known.profile.rows(n))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,8 +14,26 @@ OWN: Final = frozenset({"space.toml", "front.csv", "run.json", "trials.csv", "tr
 """Files of a run directory that only `dse sweep` and `dse study` write."""
 
 
+BIDI: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""What turns the direction of text, so that a name reads as another one."""
+
+
+def is_tame(name: str) -> bool:
+    """Whether a name may be a file's: without control characters, ends of lines, and what turns text around.
+
+    Every other name that a file system holds is somebody's: with spaces of any width, joined emoji, bytes that are no
+    UTF-8 (which Python holds as U+DC80 to U+DCFF). Messages spell out what cannot be printed.
+    """
+    return name.isprintable() or not any(
+        c in BIDI
+        or (kind := unicodedata.category(c)) in ("Cc", "Zl", "Zp")
+        or (kind == "Cs" and not "\udc80" <= c <= "\udcff")
+        for c in name
+    )
+
+
 class PlaceType(click.Path):
-    """A path of printable characters, not empty: an unset variable is no name, and neither moves a terminal's cursor."""
+    """A path whose name `is_tame`, not empty: an unset variable is no name."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -22,8 +41,8 @@ class PlaceType(click.Path):
         text = str(value)
         if not text.strip():
             self.fail(f"found {text!r}; must be the name of a file or folder", param, ctx)
-        if not text.isprintable():
-            self.fail(f"found {text!r}; must have printable characters only", param, ctx)
+        if not is_tame(text):
+            self.fail(f"found {text!r}; must be printable", param, ctx)
         return super().convert(value, param, ctx)
 
 

@@ -132,9 +132,11 @@ def run(
     notes: list[str] = []
     path = output / f"{job.name}.npz"
     with nullcontext() if pack_only else held(output / SHARDS, environment):
-        check_replaceable(job, path, pack_only)
+        there = check_replaceable(job, path, pack_only)
         with setting_progress(environment) as progress:
-            profile = pack(job, notes.append) if pack_only else measure(job, jobs, progress, notes.append)
+            profile = (
+                pack(job, notes.append, there) if pack_only else measure(job, jobs, progress, notes.append)
+            )
         for note in notes:
             environment.remark(note)
         profile = rounded(profile)  # counters to 12 bits: a far smaller file, errors below 0.02 %

@@ -9,7 +9,7 @@ import click
 
 from dse.cli.environment import Environment
 from dse.cli.options import common
-from dse.cli.places import NAME, PLACE
+from dse.cli.places import NAME, PLACE, check_file
 
 if TYPE_CHECKING:
     from dse.report.content import Part
@@ -80,6 +80,7 @@ def command(
     if output is None:
         output = Path(runs[0]) / "report.html" if len(runs) == 1 else Path("report.html")
     found = [read_run(place) for place in runs]
+    check_file(output)
     check_output(output, replace)
     names = _names(runs)
     parts: list[Part] = []

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dse.inputs import spelt_out
+
 if TYPE_CHECKING:
     from dse.charts.front import Fronts
     from dse.space import Space
@@ -23,15 +25,15 @@ def title(space: Space) -> str:
     """Two lines over a chart: the workload, and what speedup is measured against."""
     w = space.workload
     shared = "" if w.grouped else "; as if every query head had its own keys and values"
-    profile = Path(w.profile).stem if w.profile.endswith(".npz") else w.profile
+    profile = spelt_out(Path(w.profile).stem if w.profile.endswith(".npz") else w.profile)
     return f"{profile}, {w.words()}\nbaseline: {baseline_name(space)}{shared}"
 
 
 def names_apart(paths: Iterable[Path]) -> list[str]:
     """What each run is called in a chart: the name of its directory, or the path where two are named alike."""
     paths = list(paths)
-    names = [path.resolve().name for path in paths]
-    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+    names = [spelt_out(path.resolve().name) for path in paths]
+    return names if len(set(names)) == len(names) else [spelt_out(str(path)) for path in paths]
 
 
 def fronts(paths: Sequence[Path]) -> list[Fronts]:

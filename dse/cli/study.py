@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from dse.cli.environment import Environment
 from dse.cli.options import common
+from dse.cli.places import NAME, PLACE
 from dse.errors import BadInput
+from dse.study.ledger import GRACE, MOST_GRACE, MOST_TRIALS
 
 if TYPE_CHECKING:
     from dse.results import Run
     from dse.space import Space
 
+SPACE: Final = "quickstart"
+TRIALS: Final = 100
+SAMPLER: Final = "local"
+"""What is searched, and how, unless it is said."""
+
 
 @click.command(name="study")
-@click.argument("space", default="quickstart")
+@click.argument("space", default=SPACE, type=NAME)
 @click.option(
     "--trials",
-    type=click.IntRange(0, 1_000_000_000),
-    default=100,
+    type=click.IntRange(0, MOST_TRIALS),
+    default=TRIALS,
     show_default=True,
     metavar="N",
     help="Completed trials to add; 0 does what is still owed.",
@@ -33,7 +40,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--sampler",
-    default="local",
+    default=SAMPLER,
     show_default=True,
     metavar="NAME",
     help="local (steps from the front so far), tpe, nsga2, nsga3, qmc, random, grid, gp (needs torch), or cmaes (one objective, needs cmaes).",
@@ -58,7 +65,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--warm-start",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     metavar="RUN",
     help="Try the points of this run's front first.",
 )
@@ -69,8 +76,8 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--grace",
-    type=click.IntRange(1, 86_400),
-    default=60,
+    type=click.IntRange(1, MOST_GRACE),
+    default=GRACE,
     show_default=True,
     metavar="SECONDS",
     help="Silence after which a process counts as dead and its trial is handed on.",
@@ -164,10 +171,10 @@ def command(
                 settle=lambda: stack.enter_context(hold(directory, WAIT_S)),
                 command=_spelt(
                     space,
-                    ("--trials", trials, 100),
+                    ("--trials", trials, TRIALS),
                     ("--time", seconds, None),
                     ("--flat", flat, None),
-                    ("--sampler", sampler, "local"),
+                    ("--sampler", sampler, SAMPLER),
                     ("--objective", objective, ""),
                     ("--study-name", name, ""),
                     ("--continuous", continuous, False),
@@ -214,9 +221,9 @@ def _spelt(space: str, *options: tuple[str, Any, Any]) -> str:
 def _draw(run: Run) -> None:
     from dse.charts.front import Fronts, front_figure
     from dse.charts.style import save
-    from dse.cli.runs import title
+    from dse.cli.runs import names_apart, title
 
-    fronts = Fronts(run.directory.name, run.front, title(run.space), sampled=True)
+    fronts = Fronts(names_apart([run.directory])[0], run.front, title(run.space), sampled=True)
     save(front_figure([fronts]), run.directory / "front.png")
 
 

@@ -105,9 +105,9 @@ def _spelt(space: str, overrides: tuple[str, ...], seed: int) -> str:
 def _draw(run: Run) -> None:
     from dse.charts.front import Fronts, front_figure
     from dse.charts.style import save
-    from dse.cli.runs import title
+    from dse.cli.runs import names_apart, title
 
-    drawn = Fronts(run.directory.name, run.front, title(run.space), limits=run.space.constraints)
+    drawn = Fronts(names_apart([run.directory])[0], run.front, title(run.space), limits=run.space.constraints)
     save(front_figure([drawn]), run.directory / "front.png")
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dse.errors import BadInput
+from dse.inputs import is_file, read_bytes
 from dse.measure.npz import unwritable, writing
 from dse.models.protocol import Model
 from dse.models.text import Texts
@@ -142,11 +143,12 @@ class Expected:
     def load(cls, folder: Path) -> Self:
         """Memory-mapped, so that processes share one copy. Raises `BadInput`."""
         try:
+            # Plain arrays only: `numpy.load` takes an archive under such a name for what it is, too.
             arrays = {
-                one.name: np.load(folder / f"{one.name}.npy", mmap_mode="r", allow_pickle=False)
+                one.name: np.lib.format.open_memmap(cls._array(folder, one.name), mode="r")
                 for one in fields(cls)
             }
-        except (OSError, ValueError, EOFError):
+        except Exception:  # what NumPy raises on a damaged head is not documented
             raise BadInput(f"{folder}: no dense pass, or damaged; the same command makes it again") from None
         return cls(**arrays)
 
@@ -154,7 +156,7 @@ class Expected:
     def sound(cls, folder: Path, shapes: Sequence[tuple[int, ...]]) -> bool:
         """Whether all arrays are there as they were written, with the shapes that they must have; reads every byte."""
         try:
-            if json.loads((folder / SUMS).read_bytes()[:MAX_SUMS]) != cls._sums(folder):
+            if json.loads(read_bytes(folder / SUMS, MAX_SUMS, "checksums are needed")) != cls._sums(folder):
                 return False
             there = cls.load(folder)
         except (OSError, ValueError, RecursionError, BadInput):
@@ -162,11 +164,19 @@ class Expected:
         arrays = [getattr(there, one.name) for one in fields(cls)]
         return [a.shape for a in arrays] == list(shapes) and all(a.dtype.kind in "fb" for a in arrays)
 
+    @staticmethod
+    def _array(folder: Path, name: str) -> Path:
+        """The file of an array; OSError where it is none: a pipe would be waited for."""
+        path = folder / f"{name}.npy"
+        if not is_file(path):
+            raise FileNotFoundError(path)
+        return path
+
     @classmethod
     def _sums(cls, folder: Path) -> dict[str, str]:
         out = {}
         for one in fields(cls):
-            with (folder / f"{one.name}.npy").open("rb") as file:
+            with cls._array(folder, one.name).open("rb") as file:
                 out[one.name] = hashlib.file_digest(file, "sha256").hexdigest()
         return out
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -44,8 +44,8 @@ class Arrays(dict[str, NDArray[Any]]):
         raise Damaged(f"without {name}")
 
 
-def read_arrays(path: Path) -> Arrays:
-    """All arrays of a file. Raises `Damaged`."""
+def read_arrays(path: Path, only: Container[str] | None = None) -> Arrays:
+    """The arrays of a file, all or `only` those of some names. Raises `Damaged`."""
     if not is_file(path):
         raise Damaged("is a directory or a device" if path.exists() else "no such file")
     try:
@@ -63,7 +63,11 @@ def read_arrays(path: Path) -> Arrays:
             names = [member.filename.removesuffix(".npy") for member in members]
             if len(set(names)) != len(names):
                 raise Damaged("an array twice")
-            return Arrays({name: _array(archive.read(one)) for name, one in zip(names, members, strict=True)})
+            return Arrays({
+                name: _array(archive.read(one))
+                for name, one in zip(names, members, strict=True)
+                if only is None or name in only
+            })  # fmt: skip
     except OSError as error:
         raise Damaged((error.strerror or "cannot be read").lower()) from None
     except Damaged:

@@ -120,9 +120,9 @@ def save_score(path: Path, result: Score, header: str) -> None:
 
 
 def read_header(path: Path) -> str | None:
-    """What the shard at `path` says it belongs to; None where it cannot be read."""
+    """What the shard at `path` says it belongs to; None where it cannot be read. No other array is unpacked."""
     try:
-        return str(read_arrays(path)["header"])
+        return str(read_arrays(path, only=("header",))["header"])
     except Damaged:
         return None
 

@@ -11,7 +11,7 @@ import numpy as np
 from dse.algorithms import build
 from dse.errors import BadInput
 from dse.measure.job import Job, loaded
-from dse.measure.run import collect
+from dse.measure.run import Collected, collect
 from dse.models.text import find_text
 from dse.profiles.profile import ACCURACY_COLUMN, Profile, setting_key
 from dse.profiles.schema import KnobValue
@@ -20,15 +20,18 @@ from dse.profiles.store import read_profile
 CHOOSE = "nothing was overwritten, choose another --name or --output"
 
 
-def check_replaceable(job: Job, path: Path, pack_only: bool) -> None:
+def check_replaceable(job: Job, path: Path, pack_only: bool) -> Collected | None:
     """Raise `BadInput` where writing the job's profile to `path` would lose something.
 
     What is there must be a profile all of whose settings are among the job's or have shards in its folder.
+
+    Returns:
+        The shards that are there, where they had to be read.
     """
     if path.is_symlink():
         raise BadInput(f"{path}: is a symbolic link, which a working folder never holds; {CHOOSE}")
     if not path.exists():
-        return
+        return None
     try:
         old = read_profile(path)
     except BadInput as error:
@@ -45,6 +48,7 @@ def check_replaceable(job: Job, path: Path, pack_only: bool) -> None:
             f"{path}: holds {len(lost)} results whose shards are not in this folder, such as {lost[0][0]} at context "
             f"{lost[0][1]}: another model, text or seed, or shards were removed; {CHOOSE}"
         )
+    return here
 
 
 def _alike(job: Job, old: Profile) -> bool:

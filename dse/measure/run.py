@@ -136,8 +136,9 @@ def measure(
 ) -> Profile:
     """Measure what is missing, then `pack` every shard of the job into a profile.
 
-    Interrupting loses only the settings under way; calling it again continues. Several processes may measure into
-    one folder: every file is written whole, and each packs what is there when it has finished.
+    Interrupting loses only the settings under way; calling it again continues. Every file is written whole. That
+    no other process measures into the folder is up to the caller: the command line holds it (`dse.outputs.hold`)
+    and refuses a second one.
 
     Raises:
         BadInput: nothing to measure, something that is needed is not as it should be (`dse.measure.job.check`), or
@@ -259,16 +260,19 @@ def collect(job: Job) -> Collected:
     return Collected(settings, windows, results, dict(left_out))
 
 
-def pack(job: Job, remark: Callable[[str], None] = lambda _: None) -> Profile:
+def pack(
+    job: Job, remark: Callable[[str], None] = lambda _: None, collected: Collected | None = None
+) -> Profile:
     """The profile of all shards in the job's folder that were measured on its material, this run or earlier.
 
-    `remark` is told what is left out because it was measured over another number of windows.
+    `remark` is told what is left out because it was measured over another number of windows; `collected` are the
+    shards, where they have been read already.
 
     Raises:
         BadInput: there is no such shard.
     """
     model = loaded(job)
-    collected = collect(job)
+    collected = collected or collect(job)
     settings, found, contexts = collected.settings, collected.results, list(collected.windows)
     rows = sorted({number for number, _ in found})
     if not rows:

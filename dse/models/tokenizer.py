@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from math import isfinite, prod
@@ -80,12 +81,27 @@ def _library() -> Any:
     return tokenizers
 
 
+_STDERR: Final = threading.RLock()
+"""The process has one stderr: of two threads that put it aside at once, one would put back the other's nothing."""
+
+
 @contextmanager
 def _library_errors(where: str) -> Iterator[None]:
     """What the library makes of inputs that it cannot handle becomes `BadInput`.
 
     It raises plain Exception, or panics: then it has written to the process's stderr before Python hears of it.
     """
+    with _STDERR, _silent_stderr():
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit, MemoryError, BadInput):
+            raise
+        except BaseException as error:  # a panic is no Exception
+            raise BadInput(f"{where} ({(str(error) or type(error).__name__).splitlines()[0]})") from None
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
     before = None
     with suppress(OSError, ValueError):  # no stderr, or one that is no file
         sys.stderr.flush()
@@ -95,10 +111,6 @@ def _library_errors(where: str) -> Iterator[None]:
         os.close(nowhere)
     try:
         yield
-    except (KeyboardInterrupt, SystemExit, MemoryError, BadInput):
-        raise
-    except BaseException as error:  # a panic is no Exception
-        raise BadInput(f"{where} ({(str(error) or type(error).__name__).splitlines()[0]})") from None
     finally:
         if before is not None:
             os.dup2(before, 2)

@@ -92,19 +92,14 @@ def _digest(script: str) -> str:
 
 
 def check_output(path: Path, replace: bool = False) -> None:
-    """Raise BadInput unless a report may be written there; writes nothing."""
+    """Raise BadInput unless a report may be written to a file there; writes nothing.
+
+    Whether a file may be written there at all is the command line's to check (`dse.cli.places.check_file`).
+    """
     if path.suffix.lower() not in SUFFIXES:
         found = f"suffix {path.suffix!r}" if path.suffix else "no suffix"
         raise BadInput(f"{path}: {found}; a report is one of {', '.join(SUFFIXES)}")
-    try:
-        directory, there = path.is_dir(), path.exists()
-    except OSError as error:  # a name longer than the system allows
-        raise BadInput(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from None
-    if directory:
-        raise BadInput(f"{path}: is a directory; name a file in it")
-    if there and not path.is_file():
-        raise BadInput(f"{path}: is a device or a pipe; name a file")
-    if there and not replace and not is_report(path):
+    if path.exists() and not replace and not is_report(path):
         raise BadInput(
             f"{path}: is no report of dse; nothing was overwritten, choose another file with --output, or --replace it"
         )

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from dse.errors import BadInput
 from dse.inputs import parse_json, read_text
@@ -18,6 +18,10 @@ from dse.search.report import plain_json, versions
 from dse.space.definition import Space
 
 TABLE, INFO, SETTINGS, SPACE = "match.csv", "match.json", "settings.toml", "space.toml"
+
+PICTURES: Final = ("match.png", "match.svg")
+OURS: Final = (TABLE, SETTINGS, SPACE, *PICTURES, INFO)
+"""All that a comparison consists of. The last one is put in place last: a folder that has it has all of one kind."""
 
 MATCH_SCHEMA = 1
 
@@ -162,16 +166,21 @@ def check_folder(directory: Path, digest: str, replace: bool = False) -> None:
 
 
 def _digest(directory: Path) -> str:
-    """The space of the comparison in a folder; empty where there is nothing in it.
+    """The space of the comparison in a folder; empty where there is nothing in it, or half of one.
 
     Raises:
-        BadInput: it is no folder, or there is something else in it.
+        BadInput: it is no folder, or there is something else in it, be it beside a comparison.
     """
     choose = "nothing was overwritten, choose another folder with --output"
     if not directory.is_dir():
         raise BadInput(f"{directory}: is not a directory; {choose}")
     content = sorted(p.name for p in directory.iterdir())
     if not content:
+        return ""
+    other = [name for name in content if name not in OURS]
+    if other and (directory / INFO).exists():
+        raise BadInput(f"{directory}: holds {other[0]!r} beside a comparison; move it away, or {choose}")
+    if not other and TABLE in content and INFO not in content:  # what replaced it was killed
         return ""
     try:
         about = parse_json(str(directory / INFO), read_text(directory / INFO, MAX_INFO, choose), choose)
@@ -185,9 +194,10 @@ def _digest(directory: Path) -> str:
 def write_match(
     directory: Path, match: Match, command: str, draw: Draw | None = None, replace: bool = False
 ) -> None:
-    """Write the folder whole: it appears, or replaces an older comparison of the same space, by a rename.
+    """Write the folder: it appears whole, or replaces an older comparison of the same space file by file.
 
-    `replace` as in `check_folder`.
+    `match.json` is in place last: without it a folder is no comparison, and the next one completes it. `draw` adds
+    `PICTURES`; `replace` as in `check_folder`.
 
     Raises:
         BadInput: as `check_folder`, or the place cannot be written.
@@ -206,7 +216,7 @@ def write_match(
         write_text(part / SETTINGS, settings_toml(match.space, (r.pick for r in match.rows), chosen_on))
         if draw is not None:
             draw(part)
-        _swap(part, directory)
+        _place(part, directory)
     except OSError as error:
         raise BadInput(f"{directory}: cannot be written: {error.strerror}; choose another folder") from None
     finally:
@@ -214,16 +224,14 @@ def write_match(
             shutil.rmtree(part, ignore_errors=True)
 
 
-def _swap(new: Path, place: Path) -> None:
-    """Put `new` where `place` is; what was there is removed after the new one stands."""
+def _place(new: Path, place: Path) -> None:
+    """Put the files of `new`, all of them on the disk, where `place` is; no other file there is touched."""
     if not place.exists():
         os.replace(new, place)
         return
-    old = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
-    os.replace(place, old)  # onto an empty folder
-    try:
-        os.replace(new, place)
-    except OSError:
-        os.replace(old, place)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    (place / INFO).unlink(missing_ok=True)
+    for name in OURS:
+        if (new / name).exists():
+            os.replace(new / name, place / name)
+        else:
+            (place / name).unlink(missing_ok=True)

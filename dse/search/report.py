@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dse.cost.processor import price_processor
+from dse.inputs import spelt_out
 from dse.profiles.error import leave_one_out
 from dse.profiles.profile import canonical
 from dse.search.front import hypervolume
@@ -376,7 +377,9 @@ def versions() -> dict[str, str]:
 
 
 def plain_json(value: Any) -> Any:
-    """Built-in types only, so that it can be written as strict JSON."""
+    """Built-in types only, so that it can be written as strict JSON, and read again: texts are printable."""
+    if isinstance(value, str):
+        return spelt_out(value)
     if isinstance(value, Mapping):
         return {str(k): plain_json(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -10,7 +10,7 @@ from typing import Any
 from dse.errors import BadInput, nearest
 from dse.hardware.dram import check_devices
 from dse.hardware.parameters import HardwareValue
-from dse.inputs import check_tame, is_file
+from dse.inputs import check_tame, is_file, spelt_out
 from dse.profiles.lookup import Grid, axes_of
 from dse.profiles.profile import Profile
 from dse.profiles.schema import KnobValue
@@ -56,7 +56,7 @@ def load_space(
     else:
         path = find_space(source)
         table, place = parse(path.name, read_text(path))
-        name, folder = path.stem, path.parent
+        name, folder = spelt_out(path.stem), path.parent
     table, place = apply_overrides(table, place, overrides)
     return replace(_read(table, place, name, folder, profile), overridden=bool(overrides))
 

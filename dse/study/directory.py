@@ -29,8 +29,7 @@ from dse.space.definition import Space
 from dse.study.journal import Journal
 from dse.study.result import KIND, StudyResult
 from dse.study.storage import Place
-
-TRIALS: Final = "trials.csv"
+from dse.study.trials import TRIALS
 
 LINES: Final = "journal_lines"
 """Entry of ``run.json``: how many lines the journal had when it was written."""
@@ -142,9 +141,8 @@ def _check_whole(directory: Path) -> None:
         return  # whoever opens it says why
     if lines + (not whole) < told:
         if lines:
-            deque(
-                Journal(directory / JOURNAL).read_logs(0), maxlen=0
-            )  # names a damaged line, where that is why
+            # Names a damaged line, where that is why.
+            deque(Journal(directory / JOURNAL, reading=True).read_logs(0), maxlen=0)
         raise BadInput(
             f"{directory / JOURNAL}: has {lines} lines where {INFO} tells of {told}, its end is missing; nothing was "
             f"changed: put the whole file back, remove {INFO} to go on with what is left, or --fresh starts over"
@@ -172,9 +170,7 @@ def write(directory: Path, result: StudyResult) -> Run:
     with hold(directory, WAIT_S):
         check_directory(directory, result.space)
         _check_kind(directory)
-        if not (directory / SPACE).is_file():  # first: without it the others are taken for something else
-            write_text(directory / SPACE, result.space.to_toml())
-        write_text(directory / TRIALS, result.trials.to_csv(index=False, lineterminator="\n"))
         if is_file(directory / JOURNAL):
             result = replace(result, info={**result.info, LINES: _lines(directory / JOURNAL)[0]})
-        return write_run(directory, result)
+        table = result.trials.to_csv(index=False, lineterminator="\n")
+        return write_run(directory, result, {TRIALS: table})

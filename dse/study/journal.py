@@ -26,7 +26,8 @@ from typing import Any, Final, NoReturn
 from optuna.storages.journal import BaseJournalBackend
 
 from dse.errors import BadInput, DseError
-from dse.inputs import check_tame
+from dse.inputs import check_tame, is_file
+from dse.results import INFO, JOURNAL
 from dse.study.storage import Remark, silent
 
 MAX_JOURNAL: Final = 1 << 30
@@ -49,16 +50,19 @@ class Journal(BaseJournalBackend):
     Args:
         remark: told what was mended.
         create: make the file where there is none.
+        reading: only look at it: nothing is made, mended, locked or appended, and it may be closed to writing.
 
     Attributes:
         line: number of the line that was read last.
 
     Raises:
-        BadInput: the file is none that can be read and written, or holds something else.
+        BadInput: the file is none that can be read and written, its disk has no locks, or it holds something else.
     """
 
-    def __init__(self, path: Path, remark: Remark = silent, create: bool = True) -> None:
-        self.path, self._remark = path, remark
+    def __init__(
+        self, path: Path, remark: Remark = silent, create: bool = True, reading: bool = False
+    ) -> None:
+        self.path, self._remark, self._reading = path, remark, reading
         self.line = 0
         self._offset = 0
         self._sums: dict[
@@ -74,12 +78,14 @@ class Journal(BaseJournalBackend):
             begin = _at(handle, 0, len(START))
             if begin != START[: len(begin)]:
                 raise BadInput(f"{path}:1: is no journal of trials; nothing was changed, name another file")
-            self._mend(handle)
+            if not reading:
+                self._mend(handle)
 
     @contextmanager
     def _open(self, create: bool = False) -> Iterator[int]:
-        """The file, locked against other writers."""
-        flags = os.O_RDWR | os.O_APPEND | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+        """The file, locked against other writers where it may be written."""
+        flags = os.O_RDONLY if self._reading else os.O_RDWR | os.O_APPEND
+        flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
         try:
             with suppress(OSError):  # a pipe would be opened and waited for
                 if not stat.S_ISREG(os.stat(self.path).st_mode):
@@ -87,12 +93,13 @@ class Journal(BaseJournalBackend):
                         f"{self.path}: is a {_kind(self.path)}, no journal of trials; take it away, or choose "
                         "another place"
                     )
-            handle = os.open(self.path, flags | (os.O_CREAT if create else 0), 0o666)
+            handle = os.open(self.path, flags | (os.O_CREAT if create and not self._reading else 0), 0o666)
         except OSError as error:
             raise self._failed(error) from None
         try:
             self._check(handle)
-            _lock(handle)
+            if not self._reading:
+                self._lock(handle)
             yield handle
         except OSError as error:
             raise self._failed(error) from None
@@ -108,6 +115,22 @@ class Journal(BaseJournalBackend):
             raise BadInput(f"{self.path}: has more than {MAX_JOURNAL} bytes, the most allowed; begin another")
         return about.st_size
 
+    def _lock(self, handle: int) -> None:
+        """Wait for the lock of the open file; closing it lets go."""
+        try:
+            import fcntl
+        except ImportError:  # a system without such locks: one write appends, which does not come apart
+            return
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            # Unlocked, the line that another machine is writing would look unfinished, and be cut off.
+            raise BadInput(
+                f"{self.path}: its disk has no locks ({(error.strerror or str(error)).lower()}), so processes would "
+                "damage each other's trials; put the directory on another disk with --output, or name a database "
+                "with --storage"
+            ) from None
+
     def _failed(self, error: OSError) -> DseError:
         """What is wrong with the file, as one line."""
         reason = (error.strerror or str(error)).lower()
@@ -118,7 +141,7 @@ class Journal(BaseJournalBackend):
                 f"{self.path}: cannot be written: {reason}; what was completed is kept, make room and run the "
                 "command again"
             )
-        return BadInput(f"{self.path}: cannot be read and written: {reason}")
+        return BadInput(f"{self.path}: cannot be read{'' if self._reading else ' and written'}: {reason}")
 
     def _mend(self, handle: int) -> None:
         """Finish or cut off a last line whose writer ended while writing it; the lock says that it did."""
@@ -193,12 +216,15 @@ class Journal(BaseJournalBackend):
     def damaged(self, number: int, what: str) -> BadInput:
         """The error about a line, and how to save what can be saved."""
         name = self.path.name
+        # A record beside it tells of more lines, and would have the rest refused.
+        told = name == JOURNAL and is_file(self.path.with_name(INFO))
         if number == 1:
-            save = "nothing of it can be read: take it away, and the same command begins anew"
+            away = f"it and {INFO}" if told else "it"
+            save = f"nothing of it can be read: take {away} away, and the same command begins anew"
         else:
             save = (
                 f"the {number - 1} lines before it can be saved: head -n {number - 1} {name} > whole && "
-                f"mv whole {name}"
+                f"mv whole {name}{f' && rm -f {INFO}' if told else ''}"
             )
         return BadInput(f"{self.path}:{number}: is damaged ({what}); {save}")
 
@@ -206,8 +232,10 @@ class Journal(BaseJournalBackend):
         """Append operations: all of them, or none.
 
         Raises:
-            DseError: the file is gone or cannot be written.
+            DseError: the file is gone, cannot be written, or is only looked at.
         """
+        if self._reading:
+            raise DseError(f"{self.path}: is only read here; nothing was written")
         with self._open() as handle:
             # Ctrl-C may come between writing and noting so: what the file holds decides.
             if self._pending is not None:
@@ -244,16 +272,6 @@ def _at(handle: int, start: int, count: int) -> bytes:
         parts.append(part)
         count -= len(part)
     return b"".join(parts)
-
-
-def _lock(handle: int) -> None:
-    """Wait for the lock of an open file; closing it lets go."""
-    try:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    except (ImportError, OSError):
-        return  # a system or disk without locks: one write appends, which does not come apart
 
 
 def _kind(path: Path) -> str:

@@ -27,9 +27,12 @@ BEAT: Final = "beat."
 WORKER: Final = "worker"
 """Attribute of a trial: the worker that has it, and the trial's number (a retried trial is a copy of the lost one)."""
 
-
 MOST_TRIALS: Final = 1_000_000_000
 """Most trials that one command may ask for."""
+
+GRACE: Final = 60
+MOST_GRACE: Final = 86_400
+"""Seconds of silence after which a trial is handed on, unless said otherwise, and at most."""
 
 NAMELESS_SECONDS: Final = 5.0
 """Age at which a trial that nobody has put a name to is lost: between the two there is one write."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dse.errors import DseError
+from dse.profiles.schema import ACCURACY as LOSSES
 from dse.search.front import nondominated
 from dse.search.report import (
     conclusion,
@@ -36,7 +37,7 @@ KIND = "study"
 """``kind`` of such a run's ``run.json``; a sweep's has none."""
 
 SAME = 1e-9
-"""Largest difference, relative to a value, between what a trial says and what its point comes to."""
+"""Largest difference, relative to a value (absolute for an accuracy, which may be zero or below), between what a trial says and what its point comes to."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ def prices(
         outcome = known.get(places[trial.number], stored)
         tried.append(Tried(trial.number, places[trial.number], outcome))
         for name, mine, theirs in zip(plan.objectives, outcome.values, stored.values, strict=True):
-            if not math.isclose(mine, theirs, rel_tol=SAME, abs_tol=SAME):
+            if not math.isclose(mine, theirs, rel_tol=SAME, abs_tol=SAME if name in LOSSES else 0.0):
                 changed.append(f"trial {trial.number}: {name} {theirs:.6g}, not {mine:.6g}")
                 break
     if not changed:

@@ -7,20 +7,20 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from dse.errors import BadInput, DseError, nearest
-from dse.processes import end_with, this_process
+from dse.processes import end_with, this_process, unhurried
 from dse.space import load_space
 from dse.space.definition import Space
 from dse.study.axes import Layout
 from dse.study.begin import Inspector, create, front_points
 from dse.study.evaluate import Evaluation
-from dse.study.ledger import MOST_TRIALS, Beats, ask, asked, completed, owner, withdraw
+from dse.study.ledger import GRACE, MOST_GRACE, MOST_TRIALS, Beats, ask, asked, completed, owner, withdraw
 from dse.study.result import StudyResult, result_of
 from dse.study.samplers import check_sampler
 from dse.study.storage import (
@@ -41,9 +41,8 @@ if TYPE_CHECKING:
     import optuna
     import pandas as pd
 
-MOST_SEED: Final = (1 << 63) - 1
-MOST_GRACE: Final = 86_400
-"""Largest seed, and longest grace time in seconds."""
+MOST_SEED: Final = 2**32 - 1
+"""Largest seed that everything that draws random numbers takes."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def study(
     measure: Callable[..., Any] | None = None,
     jobs: int = 1,
     seed: int = 0,
-    grace: int = 60,
+    grace: int = GRACE,
     progress: Progress = lambda done, total: None,
     command: str = "",
     remark: Remark = silent,
@@ -169,7 +168,7 @@ def check(
     place: Place | None,
     jobs: int,
     seed: int = 0,
-    grace: int = 60,
+    grace: int = GRACE,
 ) -> tuple[dict[str, bool], str]:
     """What the study seeks and its name.
 
@@ -224,13 +223,10 @@ class Crew:
 
     def start(self) -> None:
         """Start the others and wait until each has said its name."""
-        from multiprocessing import resource_tracker
-
         context = multiprocessing.get_context("spawn")
         self._told = context.SimpleQueue()
         wanted = min(self.jobs, max(1, asked(self.study) - self.plan.first)) - 1
-        resource_tracker.ensure_running()
-        with _unheard():  # a worker that is still starting has no handler for Ctrl-C yet
+        with unhurried():  # a worker that is still starting has no handler for Ctrl-C yet
             for _ in range(wanted):
                 process = context.Process(
                     target=_child, args=(self.plan, self._told, os.getpid()), daemon=True
@@ -269,19 +265,6 @@ class Crew:
                     f"{len(killed)} of {len(self._processes) + 1} processes were killed (by signal "
                     f"{-killed[0].exitcode}); the others did their trials"
                 )
-
-
-@contextmanager
-def _unheard() -> Iterator[None]:
-    """Ctrl-C waits until the block ends; processes started in it never hear it."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(crew: Crew, worker: Worker, trials: int, progress: Progress) -> str:
@@ -332,5 +315,13 @@ def _child(plan: Plan, told: Any, parent: int) -> None:
             ).look
             Worker(plan, found, Evaluation(plan.space, plan.objectives, plan.measure), look).run()
     except Exception as error:
-        text = str(error) if isinstance(error, DseError) else str(unusable(plan.place, error))
-        told.put(("error", text))
+        told.put(("error", _said(plan.place, error)))
+
+
+def _said(place: Place, error: Exception) -> str:
+    """An error of a worker as one line; only one of the storage's is told as such."""
+    if isinstance(error, DseError):
+        return str(error)
+    if is_storages(error):
+        return str(unusable(place, error))
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -182,7 +182,9 @@ def quiet() -> Iterator[None]:
         optuna.logging.set_verbosity(level)
 
 
-def open_storage(place: Place, grace: int, remark: Remark = silent, create: bool = True) -> BaseStorage:
+def open_storage(
+    place: Place, grace: int, remark: Remark = silent, create: bool = True, reading: bool = False
+) -> BaseStorage:
     """Optuna's storage.
 
     Nothing of it unpickles or evaluates what it holds: `dse.study.journal` has no snapshots, which Optuna pickles.
@@ -191,6 +193,7 @@ def open_storage(place: Place, grace: int, remark: Remark = silent, create: bool
         grace: seconds after which a silent trial counts as lost.
         remark: told what was mended.
         create: make a journal where there is none.
+        reading: only look at a journal, and leave it as it is.
 
     Raises:
         BadInput: nothing answers there, or the file cannot be used.
@@ -204,9 +207,9 @@ def open_storage(place: Place, grace: int, remark: Remark = silent, create: bool
             return o.InMemoryStorage()
         if place.kind == "journal":
             assert place.path is not None
-            if create:
+            if create and not reading:
                 place.path.parent.mkdir(parents=True, exist_ok=True)
-            return o.JournalStorage(Journal(place.path, remark, create))
+            return o.JournalStorage(Journal(place.path, remark, create, reading))
         if place.kind == "grpc":
             proxy = o.GrpcStorageProxy(host=place.host, port=place.port)
             proxy.wait_server_ready(timeout=CONNECT_SECONDS)
@@ -290,8 +293,8 @@ def unusable(place: Place, error: BaseException) -> BadInput:
     text = str(getattr(error, "orig", None) or error) or type(error).__name__
     line = " ".join(text.split())
     for secret in place.secrets:  # a short one only where it stands alone: it is in half of all words
-        alone = (r"(?<!\w)", r"(?!\w)") if len(secret) < 4 else ("", "")
-        line = re.sub(alone[0] + re.escape(secret) + alone[1], "***", line)
+        exact = re.escape(secret)
+        line = re.sub(rf"(?<!\w){exact}(?!\w)" if len(secret) < 4 else exact, "***", line)
     number = _replaying(error)
     if number:
         return BadInput(f"{place}:{number}: is damaged, or from another program ({line[:200]}); {_ANOTHER}")

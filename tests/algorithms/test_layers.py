@@ -73,6 +73,12 @@ def test_thresholds_follow_the_schedule(make_call):
         ("0: threshold", r"threshold: no value; write 'threshold=\.\.\.'"),
         ("0: threshold=a", r"mnnfast\.layers\.threshold: expected float, got 'a'"),
         ("0: threshold=7.0", r"mnnfast\.layers\.threshold: 7\.0 is outside"),
+        ("0: threshold=" + "[" * 150, r"threshold: expected float, got '\[\["),
+        ("0: threshold=" + "[" * 5000, "threshold: a value of 5000 characters; at most 200"),
+        ("0: threshold=" + "9" * 5000, "threshold: a value of 5000 characters; at most 200"),
+        ("9" * 5000 + ": threshold=0.1", "is no 'LAYER: knob=value"),
+        ("0-" + "9" * 5000 + ": threshold=0.1", "is no 'LAYER: knob=value"),
+        ("; ".join(f"{n}: threshold=0.1" for n in range(9000)), "a text of .* characters; at most 10000"),
         ("3-1: threshold=0.1", "layers go up, such as '1-3'"),
         (
             "0-2: threshold=0.1; 2: threshold=0.2",

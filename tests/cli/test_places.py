@@ -109,3 +109,43 @@ def test_a_path_that_is_too_long_is_the_users_mistake(dse: Dse, place: Path) -> 
     answer = dse("front", "x/" * 3000, cwd=place)
     assert answer.code == 2
     assert answer.stderr.endswith("file name too long\n")
+
+
+NAMES = [
+    "ideographic\u3000space", "no-break\u00a0space", "Screenshot 9.41\u202fAM", "family \U0001f468\u200d\U0001f469\u200d\U0001f467",
+    "latin\udce9", "private\ue000use",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_that_people_have_are_names(dse: Dse, place: Path, name: str) -> None:
+    try:
+        (place / name).mkdir()
+    except OSError:
+        pytest.skip("this file system has no such names")
+    shutil.copytree(place / RUN, place / name / "run")
+    shutil.copy(place / "tiny.toml", place / name)
+    for command, words in WRITERS.items():
+        given = [
+            f"{name}/run" if word == RUN else f"{name}/{word}" if "." in word else word for word in words
+        ]
+        written = f"{name}/{command}{SUFFIX[command]}"
+        answer = dse(*given, "-o", written, cwd=place)
+        assert answer.code == 0, (command, answer.stderr)
+        assert (place / written).stat().st_size
+    answer = dse("sweep", f"{name}/tiny.toml", "-o", f"{name}/swept", cwd=place)
+    assert answer.code == 0, answer.stderr
+    answer = dse("front", f"{name}/swept", cwd=place)
+    assert answer.code == 0, answer.stderr
+    answer = dse("front", f"{name}/{name}", cwd=place)
+    assert answer.code == 2
+    assert answer.stderr.removesuffix("\n").isprintable()
+
+
+@pytest.mark.parametrize("word", ["\x1b[2J", "\x07", "\u2028", "\u202e", "\u2066", "\x85", "\ud800"])
+def test_names_that_deceive_a_reader_are_refused_as_places_too(dse: Dse, place: Path, word: str) -> None:
+    before = snapshot(place)
+    answer = dse("plot", RUN, "-o", f"a{word}b.svg", cwd=place)
+    assert (answer.code, answer.stderr.count("\n")) == (2, 1)
+    assert answer.stderr.removesuffix("\n").isprintable()
+    assert snapshot(place) == before

@@ -173,6 +173,40 @@ def test_an_algorithm_that_was_not_measured_is_left_out_of_a_map_and_said(
     assert "note: batch 2: spatten not measured, left out" in answer.stderr
 
 
+def test_a_space_nested_too_deeply_is_no_map(dse: Dse, home: Path) -> None:
+    (home / "deep.toml").write_text("x = " + "[" * 6000)
+    over = ("--over", "workload.batch=1,2")
+    answer = dse("plot", "deep.toml", "--kind", "winner", *over, "-o", "m.svg", cwd=home)
+    assert (answer.code, answer.stderr.count("\n")) == (2, 1)
+    assert "nested too deeply" in answer.stderr
+
+
+def test_an_axis_of_a_map_is_not_set_too(dse: Dse, home: Path) -> None:
+    more = ("--set", "workload.batch=4", "--over", "workload.batch=1,2")
+    answer = dse("plot", "tiny.toml", "--kind", "winner", *more, "-o", "m.svg", cwd=home)
+    assert (answer.code, answer.stderr.count("\n")) == (2, 1)
+    assert "--over workload.batch: is given by --set too" in answer.stderr
+
+
+def test_a_map_takes_the_profile_that_its_space_would(dse: Dse, home: Path, made_profile: Path) -> None:
+    """Of two that differ neither, also where an algorithm is left out that one of them lacks."""
+    profile = read_profile(made_profile)
+    losses = profile.accuracy.copy()
+    losses[profile.rows("spatten")] = np.nan
+    folder = home / "colleague"
+    folder.mkdir()
+    shutil.copy(home / "tiny.toml", folder)
+    write_profile(folder / "tiny.npz", replace(profile, accuracy=losses))
+    words = ("plot", "colleague/tiny.toml", "-k", "winner", "--over", "workload.batch=1,2", "-o", "m.svg")
+    answer = dse(*words, cwd=home)
+    assert answer.code == 2
+    assert "there is one here and another beside the space" in answer.stderr
+    (home / "tiny.npz").unlink()
+    answer = dse(*words, cwd=home)
+    assert answer.code == 0, answer.stderr
+    assert "spatten not measured, left out" in answer.stderr
+
+
 @pytest.fixture(scope="session")
 def studied(tmp_path_factory: pytest.TempPathFactory, made_profile: Path) -> Path:
     """A directory with a sweep of `tiny.toml` and a study of it; for tests that only read."""

@@ -123,7 +123,7 @@ def test_a_report_is_replaced_and_nothing_else(dse: Dse, ran: Path) -> None:
         ((".",), "is not a complete run"),
         ((RUN, "-o", "page.pdf"), "page.pdf: suffix '.pdf'; a report is one of .html, .htm"),
         ((RUN, "-o", "tiny.toml/page.html"), "tiny.toml"),
-        ((RUN, "-o", "results"), "results: no suffix"),
+        ((RUN, "-o", "results"), "results: is a directory"),
         ((RUN, "--points", "-1"), "--points: "),
         ((), "RUNS"),
     ],

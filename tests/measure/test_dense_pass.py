@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from dse.errors import BadInput
 from dse.measure import material
-from dse.measure.material import DensePass, Window, dense_pass, log_probabilities, prepare, windows
+from dse.measure.material import SUMS, DensePass, Window, dense_pass, log_probabilities, prepare, windows
 from dse.models.decoder import Decoder, Layer, Weights
 from dse.models.text import Text
 
@@ -113,3 +117,41 @@ def test_a_window_begins_with_the_token_a_model_expects():
         assert b.tokens[0] == 999
         np.testing.assert_array_equal(a.tokens[1:], b.tokens[1:])
         assert a.tokens[0] == ord(content[a.start])
+
+
+@pytest.fixture
+def kept(window, tmp_path):
+    """The folder of a dense pass, and the shapes of its arrays."""
+    (place,) = prepare(sliding(), [window], tmp_path)
+    shapes = material.pass_shapes(sliding(), window)
+    assert DensePass.sound(place, shapes)
+    return place, shapes
+
+
+def test_an_archive_under_the_name_of_an_array_is_refused(kept):
+    place, shapes = kept
+    with (place / "k.npy").open("wb") as file:
+        np.savez(file, k=np.zeros(3))
+    (place / SUMS).write_text(json.dumps(DensePass._sums(place)))
+    assert not DensePass.sound(place, shapes)
+    with pytest.raises(BadInput, match="no dense pass, or damaged"):
+        DensePass.load(place)
+
+
+@pytest.mark.parametrize("name", ["k.npy", SUMS])
+def test_a_pipe_in_a_dense_pass_is_not_waited_for(kept, name):
+    place, shapes = kept
+    (place / name).unlink()
+    os.mkfifo(place / name)
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(DensePass.sound(place, shapes)), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert answers == [False]
+
+
+def test_checksums_are_read_with_a_bound(kept):
+    place, shapes = kept
+    with (place / SUMS).open("ab") as file:
+        file.write(b" " * material.MAX_SUMS)  # which JSON allows
+    assert not DensePass.sound(place, shapes)

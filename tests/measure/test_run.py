@@ -13,6 +13,7 @@ from dse.algorithms import build
 from dse.errors import BadInput, DseError
 from dse.measure.calibrate import calibrate, save_scales
 from dse.measure.job import Job, check_widths
+from dse.measure.replace import check_replaceable
 from dse.measure.run import measure, pack
 from dse.profiles.profile import setting_key
 from dse.profiles.store import read_profile, write_profile
@@ -168,3 +169,12 @@ def test_engines_keep_their_own_shards(job, monkeypatch):
     run_module.loaded(job).engine = "transformers"
     with pytest.raises(BadInput, match="no shard"):
         pack(job)
+
+
+def test_shards_read_to_see_what_may_be_replaced_are_packed_as_they_are(job, monkeypatch):
+    path = job.output / f"{job.name}.npz"
+    whole = measure(job, 1, silent)
+    write_profile(path, whole)
+    there = check_replaceable(job, path, pack_only=True)
+    monkeypatch.setattr(run_module, "collect", lambda job: pytest.fail("read again"))
+    assert pack(job, collected=there).checksum == whole.checksum

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from dse.algorithms import build
 from dse.measure.counting import COLUMNS
 from dse.measure.material import DensePass, Window, attention, prepare
-from dse.measure.outcome import load_score, save_score
+from dse.measure.outcome import load_score, read_header, save_score
 from dse.measure.score import score
 
 FLOAT = {"k_bits": 32, "v_bits": 32, "q_bits": 32}
@@ -130,3 +131,15 @@ def test_local_attention_sees_the_sinks_and_the_window():
     rows, columns = np.nonzero(p[0, 0] > 0)
     assert ((rows - columns < 5) | (columns < 4)).all()
     assert (columns <= rows).all()
+
+
+def test_whose_a_shard_is_costs_no_unpacking(model, scales, chosen, folders, tmp_path, monkeypatch):
+    path = tmp_path / "a.npz"
+    save_score(path, score(model, build("dense"), scales, chosen, folders), "whose")
+    read = []
+    inner = zipfile.ZipFile.read
+    monkeypatch.setattr(
+        zipfile.ZipFile, "read", lambda self, one: read.append(one.filename) or inner(self, one)
+    )
+    assert read_header(path) == "whose"
+    assert read == ["header.npy"]

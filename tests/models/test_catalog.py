@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from pathlib import Path
 
@@ -136,3 +137,18 @@ def test_a_directory_is_a_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.chdir(tmp_path)
     assert catalog.find_model("mine") == Path("mine")
     assert catalog.find_model("./mine") == Path("mine")
+
+
+def test_a_link_under_a_name_that_could_be_guessed_is_not_followed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = in_parts(tmp_path, monkeypatch)
+    models, victim = tmp_path / "cache" / "models", tmp_path / "victim"
+    models.mkdir(parents=True)
+    victim.write_text("mine")
+    for name in (f".two.gguf.{os.getpid()}.tmp", "two.gguf"):
+        (models / name).symlink_to(victim)
+    path = model.path
+    assert path is not None
+    assert path.read_bytes() == b"abcdefgh"
+    assert victim.read_text() == "mine"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from tiny_models import byte_alphabet
 
 from dse.errors import BadInput
 from dse.models.gguf import GgufFile
-from dse.models.tokenizer import gguf_tokenizer, json_tokenizer
+from dse.models.tokenizer import _library_errors, gguf_tokenizer, json_tokenizer
 
 
 def pieces(file: GgufFile, text: str) -> list[str]:
@@ -204,3 +206,30 @@ def test_missing_and_damaged_tokenizer_files(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(BadInput, match="not a tokenizer"):
         json_tokenizer(tmp_path / "tokenizer.json")
+
+
+def test_threads_that_overlap_leave_stderr_where_it_was() -> None:
+    before = os.fstat(2)
+    entered, go = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with _library_errors("first"):
+            entered.set()
+            go.wait(1.0)  # long enough for the second to come in, were it let
+
+    def second() -> None:
+        entered.wait()
+        with _library_errors("second"):
+            go.set()
+            one.join(0.2)  # the first leaves before the second
+
+    one, two = threading.Thread(target=first), threading.Thread(target=second)
+    try:
+        for thread in (one, two):
+            thread.start()
+        for thread in (one, two):
+            thread.join()
+        assert os.path.samestat(os.fstat(2), before)
+    finally:
+        if not os.path.samestat(os.fstat(2), before):
+            os.dup2(1, 2)

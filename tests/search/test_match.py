@@ -20,8 +20,9 @@ from dse.errors import BadInput
 from dse.measure.grid import load_grid
 from dse.profiles.paired import t_quantile
 from dse.profiles.profile import ACCURACY_COLUMN, COLUMN, Profile, build_profile
+from dse.search import match_files
 from dse.search.match import Pick, choose, groups, leaders, match, measured_only, with_everything
-from dse.search.match_files import info, settings_toml, table, write_match
+from dse.search.match_files import check_directory, info, settings_toml, table, write_match
 from dse.search.sweep import sweep
 from dse.space import load_space
 
@@ -297,6 +298,62 @@ def test_the_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     write_match(place, FOUND, "third")
     assert json.loads((place / "match.json").read_text())["command"] == "third"
     assert [p.name for p in (tmp_path / "results").iterdir()] == ["m"]
+
+
+def test_other_files_beside_a_comparison_are_refused_and_kept(tmp_path: Path) -> None:
+    place = tmp_path / "m"
+    write_match(place, FOUND, "first")
+    (place / "notes.txt").write_text("mine")
+    for refuse in (lambda: check_directory(place), lambda: write_match(place, FOUND, "second", replace=True)):
+        with pytest.raises(BadInput, match=r"holds 'notes.txt' beside a comparison; move it away"):
+            refuse()
+    assert (place / "notes.txt").read_text() == "mine"
+    assert json.loads((place / "match.json").read_text())["command"] == "first"
+
+
+def test_a_replacement_that_is_killed_at_any_rename_is_taken_up_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "m"
+
+    def draw(folder: Path) -> None:
+        (folder / "match.svg").write_text("drawn")
+
+    class Killed(BaseException):
+        pass
+
+    renames = 0
+    for survived in itertools.count():
+        write_match(place, FOUND, "first", draw)
+        left = survived
+
+        def rename(source: Path, target: Path) -> None:
+            nonlocal left
+            if target.parent == place:
+                left -= 1
+                if left < 0:
+                    raise Killed
+            Path(source).rename(target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(match_files.os, "replace", rename)
+            try:
+                write_match(place, FOUND, "second")
+                break
+            except Killed:
+                renames += 1
+        if (place / "match.json").exists():  # never beside tables of another comparison
+            assert json.loads((place / "match.json").read_text())["command"] == "first"
+            assert survived == 0
+        assert (place / "match.csv").exists()
+        check_directory(place)
+    assert renames == 4
+    assert sorted(p.name for p in place.iterdir()) == [
+        "match.csv",
+        "match.json",
+        "settings.toml",
+        "space.toml",
+    ]
 
 
 def test_what_is_not_its_own_is_not_overwritten(tmp_path: Path) -> None:

@@ -115,6 +115,54 @@ def test_a_journal_taken_away_or_replaced_is_noticed(tmp_path: Path) -> None:
         journal.append_logs([_op(1)])
 
 
+def test_reading_leaves_a_journal_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "t.log"
+    Journal(path).append_logs([_op(0), _op(1)])
+    content = path.read_bytes()[:-20]  # somebody is writing the second line
+    path.write_bytes(content)
+    opened = os.open
+
+    def readable(file: Any, flags: int, *more: Any, **options: Any) -> int:
+        if file == path and flags & (os.O_RDWR | os.O_WRONLY | os.O_CREAT):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(file, flags, *more, **options)
+
+    monkeypatch.setattr(os, "open", readable)
+    told: list[str] = []
+    journal = Journal(path, told.append, reading=True)
+    assert _numbers(journal) == [0]
+    with pytest.raises(DseError, match="is only read here"):
+        journal.append_logs([_op(2)])
+    assert (path.read_bytes(), told) == (content, [])
+    with pytest.raises(BadInput, match="cannot be read"):
+        Journal(tmp_path / "none.log", reading=True)
+    (tmp_path / "diary.log").write_text("dear diary")
+    with pytest.raises(BadInput, match="is no journal"):
+        Journal(tmp_path / "diary.log", reading=True)
+
+
+def test_a_disk_without_locks_is_refused_and_nothing_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    path = tmp_path / "t.log"
+    journal = Journal(path)
+    journal.append_logs([_op(0), _op(1)])
+    content = path.read_bytes()[:-20]  # another machine is writing the second line
+    path.write_bytes(content)
+
+    def none(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    for use in (lambda: journal.append_logs([_op(2)]), lambda: Journal(path)):
+        with pytest.raises(
+            BadInput, match=r"t\.log: its disk has no locks \(no locks available\).*--output.*--storage"
+        ):
+            use()
+    assert path.read_bytes() == content
+
+
 @pytest.mark.parametrize(
     "line",
     [

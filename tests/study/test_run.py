@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 from cli.conftest import Answer, Dse, snapshot
 
+from dse.cli.options import MAX_SEED
 from dse.errors import BadInput, DseError
 from dse.profiles.profile import Profile
 from dse.results import read_run
@@ -18,7 +22,9 @@ from dse.space import load_space
 from dse.space.definition import Limits, Space
 from dse.study.evaluate import violation
 from dse.study.measuring import join
-from dse.study.run import study
+from dse.study.result import SAME
+from dse.study.run import MOST_SEED, _said, study
+from dse.study.storage import read_place
 
 
 def test_values_are_the_metrics_and_constraints_are_optunas_own(space: Space, tmp_path: Path) -> None:
@@ -173,6 +179,41 @@ def test_a_violation_is_positive_where_a_limit_is_broken(value: float, limits: L
     found = violation(value, limits)
     assert (found <= 0) == holds
     assert np.isfinite(found)
+
+
+@pytest.mark.parametrize("metric", ["latency_s", "nll_increase"])
+def test_a_small_value_that_was_changed_is_noticed(space: Space, tmp_path: Path, metric: str) -> None:
+    """A latency is a millionth of a second: its difference counts relative to it; a loss may be zero."""
+    goals = {"minimize": ["latency_s", "nll_increase"]}
+    sought = load_space({**space.plain(), "objectives": goals}, profile=space.profile)
+
+    def notes(trials: int) -> list[str]:
+        at = f"sqlite:///{tmp_path}/t.db"
+        told = study(sought, trials=trials, sampler="random", storage=at, objective=metric).info["notes"]
+        return [note for note in told if "holds other values for" in note]
+
+    assert notes(4) == []
+    with closing(sqlite3.connect(tmp_path / "t.db")) as base:
+        (value,) = base.execute("SELECT max(value) FROM trial_values").fetchone()
+        assert metric != "latency_s" or value * 1e-6 < SAME
+        base.execute("UPDATE trial_values SET value = value * 1.000001 WHERE value = ?", (value,))
+        base.commit()
+    assert len(notes(0)) == 1
+
+
+def test_a_workers_own_error_is_not_told_as_the_storages() -> None:
+    place = read_place("journal:t.log")
+    assert _said(place, ZeroDivisionError("division\nby zero")) == "ZeroDivisionError: division by zero"
+    assert _said(place, DseError("t.log: is gone")) == "t.log: is gone"
+    with pytest.raises(KeyError) as caught:
+        optuna.storages.InMemoryStorage().get_study_name_from_id(7)
+    assert _said(place, caught.value).startswith("--storage journal:t.log: cannot be used: ")
+
+
+def test_seeds_are_bounded_as_those_of_commands(space: Space) -> None:
+    assert MOST_SEED == MAX_SEED
+    with pytest.raises(BadInput, match=f"must be 0 to {MAX_SEED}"):
+        study(space, trials=1, seed=MAX_SEED + 1)
 
 
 def test_nothing_feasible_says_what_fails(space: Space) -> None:
