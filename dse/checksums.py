@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from dse.space.definition import as_floats
+
 if TYPE_CHECKING:
     from dse.space import Space
 
@@ -33,7 +35,7 @@ def checksums(space: Space, front: str, info: Mapping[str, Any]) -> dict[str, st
     plain = space.plain()
     plain["workload"].pop("profile")
     return {
-        "space.toml": _of(plain),
+        "space.toml": _of(as_floats(plain)),
         "front.csv": of_text(front),
         "run.json": _of({key: value for key, value in info.items() if key != KEY}),
     }

@@ -212,7 +212,7 @@ class Space:
         plain["hardware"].pop("base")
         plain["baseline"].pop("processor", None)  # as with the base, its values decide
         plain["workload"].pop("profile")  # its checksum stands for it
-        text = json.dumps(_numbers(plain), sort_keys=True, separators=(",", ":"))
+        text = json.dumps(as_floats(plain), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def plain(self) -> dict[str, Any]:
@@ -268,12 +268,12 @@ def _short(values: tuple[HardwareValue, ...]) -> Any:
     return values[0] if len(values) == 1 else list(values)
 
 
-def _numbers(value: Any) -> Any:
+def as_floats(value: Any) -> Any:
     """Numbers as floats, so that 12 and 12.0 have one digest."""
     if isinstance(value, dict):
-        return {k: _numbers(v) for k, v in value.items()}
+        return {k: as_floats(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_numbers(v) for v in value]
+        return [as_floats(v) for v in value]
     if isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     return value
