@@ -38,7 +38,7 @@ def meant(unit: str, value: float, low: float, high: float) -> str:
     for written, factor in (("GB/s", 1.0), ("B/s", 1e-9)) if unit == "GB/s" else ():
         total = value * factor
         count = _channels(total)
-        if total > high and count <= MOST_CHANNELS and total / count >= low:
+        if total > high and count <= MOST_CHANNELS and low <= total / count <= high:
             fitting.append((total / count, f"{written} over {count} channels"))
     if not fitting:
         return ""
