@@ -1,8 +1,8 @@
 """The readable twin of `price`: one setting, one design, plain numbers, a loop over every layer and KV head.
 
 No load classes, no arrays: what a user would work out by pen. `price` with one class per head must agree with
-it; with a few classes the difference is the error of the classes. Energy and area are in
-`dse.cost.reference_budget`.
+it; with a few classes the difference is the error of the classes. What streams take is in
+`dse.cost.reference_dram`, energy and area in `dse.cost.reference_budget`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from dse.cost.reference_dram import Fetch, atom_ns, fetch, memory_kind, soft_max
 from dse.cost.workload import LARGEST, Workload
 from dse.hardware.components import Components, components
-from dse.hardware.dram import DEVICE_COLUMNS, overlaps
 from dse.hardware.parameters import PARAMETERS, HardwareValue
 from dse.profiles.schema import FETCH_COUNTERS, Form, ModelShape, counter_columns
 
@@ -78,7 +78,7 @@ def reference(
     design = {**{name: p.default for name, p in PARAMETERS.items() if p.default is not None}, **design}
     each = counts_of(counters, shape, grouped)
     heads = [_head(count, form, shape, n, design, workload, grouped, constants) for count in each]
-    kind = _kind(design, constants)
+    kind = memory_kind(design, constants)
     batch, limit, fill = _batch(each, form, shape, n, design, workload, grouped, constants)
     tasks = shape.kv_heads * batch  # of a layer, which the next layer waits for
     flight = float(design["heads_in_flight"])
@@ -112,7 +112,7 @@ def _batch(
 ) -> tuple[float, float, float]:  # fmt: skip
     """Sequences taken, sequences that fit, bytes held over capacity."""
     row_bits = (form.k_bits + form.v_bits) * shape.head_dim + form.k_scale_bits + form.v_scale_bits
-    own = float(design["dram_channels"]) * _kind(design, constants)["channel_gib"]
+    own = float(design["dram_channels"]) * memory_kind(design, constants)["channel_gib"]
     capacity = (float(design["memory_gib"]) or own) * 2**30
     weights = (shape.block_parameters + shape.head_parameters) * shape.weight_bits / 8
     held = weights if workload.scope == "model" else 0.0
@@ -131,7 +131,7 @@ def _rest(
     batch: float, constants: Components,
 ) -> tuple[float, float, float]:  # fmt: skip
     """Seconds of the model around attention, bytes of its weights, multiply-adds."""
-    kind = _kind(design, constants)
+    kind = memory_kind(design, constants)
     share = 1.0 if grouped else 1.0 / shape.group
     positions = 1.0
     if workload.phase == "prefill":
@@ -144,116 +144,13 @@ def _rest(
     half = float(design["key_buffer_kib"]) * 512 / kind["atom_bytes"]
     window = max(1.0, min(float(design["outstanding_requests"]), half))
     per_page = kind["page_bytes"] / kind["atom_bytes"]
-    stream_s = weights / kind["atom_bytes"] * _atom_ns(kind, ports, window, per_page, 0.0) * 1e-9 / ports
+    stream_s = weights / kind["atom_bytes"] * atom_ns(kind, ports, window, per_page, 0.0) * 1e-9 / ports
     passes = math.ceil(shape.weight_bits / float(design["multiplier_bits"]))
     passes *= math.ceil(8 / float(design["operand_bits"]))
     products = batch * (positions * shape.block_parameters + shape.head_parameters)
     rate = (float(design["lanes"]) + float(design["value_lanes"])) * float(design["multipliers"])
     compute_s = products * passes / (rate * float(design["clock_ghz"]) * 1e9)
     return max(stream_s, compute_s), weights, products
-
-
-def _kind(design: Mapping[str, HardwareValue], constants: Components) -> dict[str, float]:
-    """The memory device's numbers, with the design's bandwidth and row bus."""
-    kind = {name: float(constants[f"{design['dram']}_{name}"]) for name in DEVICE_COLUMNS}
-    if float(design["dram_channel_gbps"]) > 0:
-        kind["channel_gbps"] = float(design["dram_channel_gbps"])
-    if design["row_bus"] == "free":
-        kind["row_bus_ns"] = 0.0
-    kind["burst_ns"] = kind["atom_bytes"] * kind["ports"] / kind["channel_gbps"]
-    kind["start_ns"] = kind["trcd_ns"] + kind["cl_ns"] + kind["burst_ns"] + 4 * kind["tck_ns"]
-    return kind
-
-
-def _limits(
-    kind: dict[str, float], ports: float, window: float, reads: float, sparse: float
-) -> tuple[float, float, float]:
-    """Time between atoms of one port that columns, activations and the window each allow."""
-    column = max(kind["burst_ns"], kind["tccd_l_ns"] / kind["groups"])
-    rrd = kind["trrd_s_ns"] + 0.55 * (kind["trrd_l_ns"] - kind["trrd_s_ns"]) / kind["groups"]
-    activate = max(rrd, kind["tfaw_ns"] / 4, kind["row_bus_ns"]) / reads
-    loaded = (
-        kind["cl_ns"] + kind["burst_ns"] + 3.3 * kind["tck_ns"] + (kind["trp_ns"] + kind["trcd_ns"]) / reads
-    )
-    little = ports / window * loaded * (1 + 0.91 * sparse * math.sqrt(ports / window))
-    return column, activate, little
-
-
-def _norm(kind: dict[str, float], limits: tuple[float, ...]) -> float:
-    return float(sum(x**8 for x in limits) ** 0.125 / (1 - kind["trfc_ns"] / kind["trefi_ns"]))
-
-
-def _atom_ns(kind: dict[str, float], ports: float, window: float, reads: float, sparse: float) -> float:
-    """Time between atoms of one port."""
-    return _norm(kind, _limits(kind, ports, window, reads, sparse))
-
-
-@dataclass(frozen=True)
-class _Fetch:
-    alone_s: float = 0.0
-    even_ns: tuple[tuple[float, ...], ...] = ()  # per number of channels used: the three limits
-    atoms: float = 0.0
-    activations: float = 0.0
-    useful_bytes: float = 0.0
-
-    def times(self, factor: float) -> _Fetch:
-        """This stream, or nothing (factor 0)."""
-        return self if factor else _Fetch()
-
-    def __add__(self, other: _Fetch) -> _Fetch:
-        return _Fetch(
-            self.alone_s + other.alone_s,
-            tuple(
-                tuple(a + b for a, b in zip(mine, theirs, strict=True))
-                for mine, theirs in zip(self.even_ns, other.even_ns, strict=True)
-            )
-            if self.even_ns and other.even_ns
-            else self.even_ns or other.even_ns,
-            self.atoms + other.atoms,
-            self.activations + other.activations,
-            self.useful_bytes + other.useful_bytes,
-        )
-
-
-def _fetch(
-    kind: dict[str, float], channels: int, window: float, population: float,
-    rows: float, runs: float, row_bytes: int, pitch: int,
-) -> _Fetch:  # fmt: skip
-    """One stream of kept rows."""
-    if rows <= 0 or row_bytes <= 0:
-        return _Fetch()
-    atom, groups = kind["atom_bytes"], kind["groups"]
-    keep = min(1.0, rows / population)
-    start = min(1.0, runs / (max(population - rows, 0.0) + 1.0))
-    run = rows / max(runs, 1e-12)
-    touch = 0.0
-    for overlapping, fraction in overlaps(row_bytes, pitch, int(atom)):
-        if overlapping > 0:
-            touch += (1 - (1 - keep) * (1 - start) ** (overlapping - 1)) * fraction
-    span = population * pitch / atom
-    atoms = touch * span
-    alone, even = math.inf, []
-    activations = 0.0
-    used = 1
-    while used <= channels:
-        ports = used * kind["ports"]
-        per_page = kind["page_bytes"] / atom
-        ways = ports * groups
-        per_way = max(span / ways, 1.0)
-        reachable = per_way / math.ceil(per_way / per_page - 1e-9)
-        stay = min(max(1 - start - 1 / max(run, 1.0), 0.0), 1.0)
-        chances = max(1.0, reachable * min(1.0, ways * atom / row_bytes))
-        again = touch * (1 - stay ** (ways * atom / pitch))
-        opened = 1 - (1 - touch) * (1 - again) ** (chances - 1)
-        reads = min(max(touch * reachable / opened, 1.0), per_page)
-        limits = _limits(kind, ports, window, reads, min(1.0, 2 * (1 - touch)))
-        each = _norm(kind, limits) * 1e-9
-        mean = atoms / ports
-        most = min(atoms, mean + math.sqrt(2 * math.log(ports) * mean * (1 - touch)))
-        alone, activations = min(alone, most * each), atoms / reads
-        even.append(tuple(mean * limit for limit in limits))
-        used *= 2
-    return _Fetch(alone, tuple(even), atoms, activations, rows * row_bytes)
 
 
 def _select_cycles(calls: float, elements: float, kept: float, comparators: float) -> float:
@@ -277,7 +174,7 @@ def _head(
 ) -> Head:  # fmt: skip
     """One KV head of one layer: a token's step, or a prompt's pass in tiles of queries."""
     d = {name: float(value) for name, value in design.items() if not isinstance(value, str)}
-    kind, dim, group = _kind(design, constants), shape.head_dim, shape.group
+    kind, dim, group = memory_kind(design, constants), shape.head_dim, shape.group
     planes, chunks = design["layout"] == "planes", form.k_chunk_bits
     by_row, row_order = form.v_after == "row", form.chunk_order == "row"
     whole_row, prefill = by_row or row_order, workload.phase == "prefill"
@@ -314,26 +211,26 @@ def _head(
 
     # Fetches.
     key_pitch = math.ceil((form.k_bits * dim + k_scale) / 8)
-    key = _Fetch()
+    key = Fetch()
     for c, bits in enumerate(chunks):
         plane = math.ceil(bits * dim / 8)
         beside = math.ceil((bits * dim + k_scale) / 8) if c == 0 else plane
         length, pitch = (plane, plane) if planes else (beside, key_pitch)
         rows, runs = count(f"k_rows_{c}"), count(f"k_runs_{c}")
-        key += _fetch(kind, channels, key_window, population, rows, runs, length, pitch)
+        key += fetch(kind, channels, key_window, population, rows, runs, length, pitch)
     if planes and k_scale:
         width = math.ceil(k_scale / 8)
         rows, runs = count("k_rows_0"), count("k_runs_0")
-        key += _fetch(kind, channels, key_window, population, rows, runs, width, width)
+        key += fetch(kind, channels, key_window, population, rows, runs, width, width)
     width = math.ceil((form.v_bits * dim + (0 if planes else v_scale)) / 8)
     v_rows, v_runs = count("v_rows"), count("v_runs")
-    value = _fetch(kind, channels, value_window, population, v_rows, v_runs, width, width)
+    value = fetch(kind, channels, value_window, population, v_rows, v_runs, width, width)
     if planes and v_scale:
         width = math.ceil(v_scale / 8)
-        value += _fetch(kind, channels, value_window, population, v_rows, v_runs, width, width)
+        value += fetch(kind, channels, value_window, population, v_rows, v_runs, width, width)
     key, value = key.times(key_away), value.times(value_away)
     per_page = kind["page_bytes"] / atom
-    dense_s = _atom_ns(kind, ports, key_window, per_page, 0.0) * 1e-9 / ports
+    dense_s = atom_ns(kind, ports, key_window, per_page, 0.0) * 1e-9 / ports
     meta_read, meta_write = count("meta_read_bytes") * key_away, count("meta_write_bytes") * key_away
     meta_atoms = max(meta_read / atom, 1.0) if meta_read else 0.0
     index_atoms = max(meta_write / atom, 1.0) if meta_write else 0.0
@@ -350,7 +247,7 @@ def _head(
         row_atoms = row_bits / 8 / atom
         row_opens = row_atoms / per_page
     written = count("rows_written") * max(key_away, value_away)
-    write_each = _atom_ns(kind, ports, d["outstanding_requests"], row_atoms / row_opens, 0.0) * 1e-9 / ports
+    write_each = atom_ns(kind, ports, d["outstanding_requests"], row_atoms / row_opens, 0.0) * 1e-9 / ports
     write_s = written * row_atoms * write_each + index_atoms * dense_s
     passes = min(count("second_passes"), rounds * group / sharing)
     scores = count("qk_rows_0") / positions * constants["score_bits"] / 8 if whole_row else 0.0
@@ -430,7 +327,7 @@ def _head(
     series += select_s + count("row_waits") / sharing / together * drain_cycles * cycle
     series += exponent_s + own_s if row_softmax else 0.0
     phases = max(meta_atoms * dense_s, prepare_s, search_s, slow_s) + first + second + series
-    even = [_norm(kind, limits) for limits in (key + value).even_ns]
+    even = [soft_max(kind, limits) for limits in (key + value).even_ns]
     memory_s = min(even, default=0.0) * repeat * 1e-9 + meta_atoms * dense_s + write_s + refetch_s
     busiest = max(memory_s, score_s + prepare_s + shared, own, exponent_s, lane_s, select_s, rank_s,
                   importance_s, search_s, sort_s, scoreboard_s, slow_s)  # fmt: skip

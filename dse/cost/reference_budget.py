@@ -18,11 +18,11 @@ from dse.cost.reference import (
     Row,
     _batch,
     _head,
-    _kind,
     _rest,
     counts_of,
     reference,
 )
+from dse.cost.reference_dram import memory_kind
 from dse.cost.workload import Workload
 from dse.hardware.components import Components, components
 from dse.hardware.datapath import Technology, clock_stretch
@@ -96,7 +96,7 @@ def reference_budget(
     """
     design = {**{name: p.default for name, p in PARAMETERS.items() if p.default is not None}, **design}
     constants = components(overrides)
-    kind = _kind(design, constants)
+    kind = memory_kind(design, constants)
     chip = _chip(design, constants, kind)
     each = counts_of(counters, shape, grouped)
     times = reference(form, counters, shape, n, design, workload, grouped, overrides)
