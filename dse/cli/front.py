@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dse.cli.environment import Environment
-from dse.cli.options import common
+from dse.cli.options import check_once, common
 from dse.cli.places import PLACE, check_file
 from dse.errors import BadInput, nearest
 
@@ -67,9 +67,7 @@ def command(
     for name in [*chosen, *([sort.removeprefix("-")] if sort else [])]:
         if name not in points:
             raise BadInput(f"{run}: no column {name!r}; {nearest(name, map(str, points.columns))}")
-    for name in chosen:
-        if chosen.count(name) > 1:
-            raise BadInput(f"--columns {columns}: {name!r} appears twice; name every column once")
+    check_once(f"--columns {columns}", chosen, "column")
     for name in algorithms:
         if name not in set(points["algorithm"]):
             raise BadInput(f"{run}: no algorithm {name!r}; {nearest(name, sorted(set(points['algorithm'])))}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import click
@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from dse.cli.environment import Environment
 from dse.cli.places import PLACE
+from dse.errors import BadInput
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -147,3 +148,10 @@ def refuse_unused(useless: Mapping[str, str], why: str) -> None:
     for name, option in useless.items():
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise click.UsageError(f"{option}: has no effect here; {why}", context)
+
+
+def check_once(option: str, values: Sequence[Any], what: str) -> None:
+    """Raise BadInput where one of an option's values appears twice; `what` is what each of them names."""
+    for value in values:
+        if values.count(value) > 1:
+            raise BadInput(f"{option}: {value!r} appears twice; name every {what} once")

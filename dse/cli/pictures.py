@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from dse.cli.environment import Environment
+from dse.cli.options import check_once
 from dse.errors import BadInput, nearest
 
 if TYPE_CHECKING:
@@ -95,11 +96,7 @@ def draw_parallel(environment: Environment, runs: tuple[str, ...], wish: Wish) -
     from dse.charts.parallel import parallel_figure, usual_axes
 
     run = only(runs, "parallel")
-    for name in wish.columns:
-        if wish.columns.count(name) > 1:
-            raise BadInput(
-                f"--columns {','.join(wish.columns)}: {name!r} appears twice; name every axis once"
-            )
+    check_once(f"--columns {','.join(wish.columns)}", wish.columns, "axis")
     columns = list(wish.columns) or usual_axes(run.front, list(run.space.objectives))
     return parallel_figure(run.front, columns, titled(run, wish), wish.width), {"columns": columns}
 

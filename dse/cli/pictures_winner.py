@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dse.cli.environment import Environment
+from dse.cli.options import check_once
 from dse.errors import BadInput, nearest
 
 if TYPE_CHECKING:
@@ -189,9 +190,7 @@ def _axis(text: str, source: str, overrides: Sequence[str]) -> tuple[str, list[A
     if values == "all":
         return key, _every(key, source, overrides)
     found = [_value(v) for v in values.strip("[]").split(",")]
-    for value in found:
-        if found.count(value) > 1:
-            raise BadInput(f"--over {text}: {value!r} appears twice; name every value once")
+    check_once(f"--over {text}", found, "value")
     return key, found
 
 

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dse.algorithms.quantize import Scales, to_integers
+from dse.archives import Damaged, read_arrays
 from dse.errors import BadInput
 from dse.measure.material import BLOCK, Window, attention, need_finite
-from dse.measure.npz import Damaged, make_folder, read_arrays, write_arrays
+from dse.measure.npz import make_folder, write_arrays
 from dse.models.protocol import Model
 from dse.profiles.schema import ModelShape
 

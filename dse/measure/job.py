@@ -17,11 +17,11 @@ import numpy as np
 
 from dse.algorithms.contract import Algorithm
 from dse.algorithms.quantize import FLOAT_BITS
+from dse.archives import MAX_BYTES
 from dse.errors import BadInput
 from dse.inputs import read_bytes
 from dse.measure.calibrate import MAKE, WIDTHS, check_scales, scale_arrays
 from dse.measure.material import PARTS, Window, windows
-from dse.measure.npz import MAX_BYTES
 from dse.measure.overlap import Prints, calibration_prints, scales_prints
 from dse.measure.prefill import prefill_windows
 from dse.measure.tables import Setup, provider

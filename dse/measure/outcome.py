@@ -11,9 +11,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from dse.archives import Arrays, Damaged, read_arrays
 from dse.measure.counting import Tally
 from dse.measure.material import Expected, Window, log_probabilities
-from dse.measure.npz import Arrays, Damaged, read_arrays, write_arrays
+from dse.measure.npz import write_arrays
 from dse.models.protocol import Model
 from dse.profiles.schema import HISTOGRAM_BINS, HISTOGRAMS, QUERY_TILES, counter_columns, tile_columns
 

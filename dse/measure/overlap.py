@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from dse.archives import Damaged, read_arrays
 from dse.errors import BadInput
 from dse.measure.material import PARTS, Window
-from dse.measure.npz import Damaged, read_arrays
 from dse.models.arrays import IntArray
 
 RUN: Final = 32

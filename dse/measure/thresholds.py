@@ -27,9 +27,10 @@ from dse.algorithms.thresholds import (
     probabilities,
 )
 from dse.algorithms.top_theta import TopTheta
+from dse.archives import Damaged, read_arrays
 from dse.errors import BadInput
 from dse.measure.material import Window, need_finite, windows
-from dse.measure.npz import Damaged, read_arrays, write_arrays
+from dse.measure.npz import write_arrays
 from dse.measure.tables import Setup
 from dse.models.arrays import IntArray
 from dse.models.protocol import Model

@@ -24,11 +24,12 @@ import numpy as np
 from dse.algorithms.contract import Algorithm, BoolArray, FloatArray, IntArray
 from dse.algorithms.controllers import GruWeights, buckets, unit_rms
 from dse.algorithms.operands import largest
+from dse.archives import Damaged, read_arrays
 from dse.errors import BadInput
 from dse.inputs import parse_json
 from dse.measure.gru import AdamW, initial, loss_and_gradient, states
 from dse.measure.material import Window, windows
-from dse.measure.npz import Damaged, read_arrays, write_arrays
+from dse.measure.npz import write_arrays
 from dse.measure.overlap import PASSAGES, RUN, Prints, prints
 from dse.measure.tables import Setup
 from dse.measure.traces import mean_attention

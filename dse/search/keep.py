@@ -26,8 +26,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from dse.archives import read_arrays
 from dse.errors import BadInput
-from dse.inputs import MAX_TOML, parse_json, read_bytes, read_text
+from dse.inputs import MAX_TOML, parse_json, read_text
 from dse.outputs import atomic
 from dse.search.shards import Found
 
@@ -149,20 +150,13 @@ def _write(path: Path, content: bytes) -> None:
 def _read(path: Path) -> Found | None:
     """The piece in a file; None where it is not one that `Pieces.save` could have written."""
     try:
-        content = read_bytes(path, MAX_PIECE, "")
-        with zipfile.ZipFile(BytesIO(content)) as archive:
-            members = archive.infolist()
-            if sorted(m.filename for m in members) != sorted(f"{n}.npy" for n in (*ARRAYS, NUMBERS)):
-                return None
-            if any(m.compress_type != zipfile.ZIP_STORED or m.file_size > len(content) for m in members):
-                return None  # saved as they are: nothing unpacks to more than the file has
-        with np.load(BytesIO(content), allow_pickle=False) as data:
-            text = data[NUMBERS]
-            arrays = {name: data[name] for name in ARRAYS}
-        if text.dtype.kind != "U" or text.shape != ():
+        # Saved as they are: nothing unpacks to more than the file has.
+        arrays = read_arrays(path, most=MAX_PIECE, packed=(zipfile.ZIP_STORED,))
+        text = arrays.pop(NUMBERS)
+        if arrays.keys() != set(ARRAYS) or text.dtype.kind != "U" or text.shape != ():
             return None
         return _piece(parse_json("", str(text), ""), arrays)
-    except Exception:  # what the readers of zip and npy raise on damaged bytes is not documented
+    except Exception:  # besides `Damaged`: numbers of another form fail in ways of their own
         return None
 
 

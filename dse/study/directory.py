@@ -26,7 +26,7 @@ from dse.results import (
     write_text,
 )
 from dse.space.definition import Space
-from dse.study.journal import Journal
+from dse.study.journal import Journal, finished_lines
 from dse.study.result import KIND, StudyResult
 from dse.study.storage import Place
 from dse.study.trials import TRIALS
@@ -136,7 +136,7 @@ def _check_whole(directory: Path) -> None:
     if type(told) is not int:
         return
     try:
-        lines, whole = _lines(directory / JOURNAL)
+        lines, whole = finished_lines(directory / JOURNAL)
     except OSError:
         return  # whoever opens it says why
     if lines + (not whole) < told:
@@ -149,18 +149,6 @@ def _check_whole(directory: Path) -> None:
         )
 
 
-def _lines(path: Path) -> tuple[int, bool]:
-    """How many lines a file has that were finished, and whether nothing follows them."""
-    count, last = 0, b"\n"
-    if path.exists() and not is_file(path):
-        raise OSError(f"{path}: is no file")
-    with suppress(FileNotFoundError), path.open("rb") as file:
-        while part := file.read(1 << 20):
-            count += part.count(b"\n")
-            last = part[-1:]
-    return count, last == b"\n"
-
-
 def write(directory: Path, result: StudyResult) -> Run:
     """Write the run and the table of its trials; processes that share the directory take turns.
 
@@ -171,6 +159,6 @@ def write(directory: Path, result: StudyResult) -> Run:
         check_directory(directory, result.space)
         _check_kind(directory)
         if is_file(directory / JOURNAL):
-            result = replace(result, info={**result.info, LINES: _lines(directory / JOURNAL)[0]})
+            result = replace(result, info={**result.info, LINES: finished_lines(directory / JOURNAL)[0]})
         table = result.trials.to_csv(index=False, lineterminator="\n")
         return write_run(directory, result, {TRIALS: table})

@@ -279,6 +279,22 @@ def _kind(path: Path) -> str:
     return "directory" if stat.S_ISDIR(mode) else "pipe" if stat.S_ISFIFO(mode) else "device"
 
 
+def finished_lines(path: Path) -> tuple[int, bool]:
+    """How many lines of a journal were finished, and whether nothing follows them; none where there is no file.
+
+    Raises:
+        OSError: it is no file, or cannot be read.
+    """
+    if not path.exists():
+        return 0, True
+    if not is_file(path):
+        raise OSError(f"{path}: is no file")
+    with path.open("rb") as file:
+        handle = file.fileno()
+        size = os.fstat(handle).st_size
+        return _lines(handle, size), size == 0 or _at(handle, size - 1, 1) == b"\n"
+
+
 def _lines(handle: int, size: int) -> int:
     """Lines in the first bytes of a file."""
     return sum(_at(handle, at, min(1 << 20, size - at)).count(b"\n") for at in range(0, size, 1 << 20))

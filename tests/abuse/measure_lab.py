@@ -18,7 +18,7 @@ import tokenizers
 from cli.conftest import Answer
 from models.tiny_models import KINDS, weights, write_directory
 
-from abuse.test_faults import Ended, end, environment, wait
+from abuse.lab import Ended, end, environment, wait
 from dse.cli import main
 from dse.cli.environment import Environment
 from dse.measure import job as measuring

@@ -6,7 +6,6 @@ Every fault ends with the same check: typed again, the command gives the very fr
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -14,54 +13,34 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from cli.synthetic import synthetic_profile
 
+from abuse.lab import (
+    DONE,
+    SPACE,
+    Ended,
+    again,
+    as_mortal,
+    end,
+    environment,
+    may_be_mortal,
+    members,
+    mounted,
+    needs_proc,
+    one_line,
+    report,
+    wait,
+)
 from dse.outputs import LOCK
 from dse.profiles.store import write_profile
 
-TIMES = int(os.environ.get("DSE_FAULTS", "1"))
 DRIVER = Path(__file__).with_name("driver.py")
-REPO = DRIVER.parents[2]
 PIECES = ".pieces"
-DONE: Counter[str] = Counter()
-
-SPACE = """\
-schema = 1
-
-[workload]
-profile = "tiny.npz"
-context = 1024
-
-[algorithms.token-picker]
-threshold = [1e-4, 1e-3, 1e-2]
-chunks = ["4+4+4", "6+6"]
-
-[algorithms.spatten]
-keep = [0.3, 0.5, 0.9]
-
-[hardware]
-base = "topick-gqa"
-lanes = [8, 16, 24, 48]
-dram_channels = [2, 4, 8]
-multipliers = [16, 32, 64]
-
-[objectives]
-maximize = ["speedup"]
-minimize = ["nll_increase", "energy_j"]
-"""
-
-
-@dataclass
-class Ended:
-    code: int
-    stdout: str
-    stderr: str
 
 
 @dataclass
@@ -107,51 +86,9 @@ class Lab:
         return again.stderr
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-
-
-def end(process: subprocess.Popen[str]) -> Ended:
-    try:
-        out, err = process.communicate(timeout=120)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    return Ended(process.returncode, out, err)
-
-
-def wait(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
-
-
-def members(group: int) -> list[int]:
-    """Living processes of a process group; a session's first process names it."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = entry.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[2]) == group and fields[0] not in "ZX":
-            found.append(int(entry.parent.name))
-    return found
-
-
-def one_line(ended: Ended, code: int) -> str:
-    assert ended.code == code, ended
-    lines = ended.stderr.splitlines()
-    assert len(lines) == 1, ended
-    assert lines[0].startswith("error: "), ended
-    return lines[0]
-
-
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    if not Path("/proc/self/stat").exists():
-        pytest.skip("needs /proc")
+    needs_proc()
     home = tmp_path_factory.mktemp("lab")
     write_profile(home / "tiny.npz", synthetic_profile())
     (home / "space.toml").write_text(SPACE, encoding="utf-8")
@@ -159,19 +96,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     assert made.run("whole").code == 0
     made.front = (home / "whole" / "front.csv").read_bytes()
     yield made
-    report = os.environ.get("DSE_FAULTS_REPORT")
-    if report:
-        Path(report).write_text(json.dumps(DONE, indent=2) + "\n", encoding="utf-8")
+    report()
 
 
 @pytest.fixture
 def out(lab: Lab) -> Iterator[str]:
     yield "run"
     shutil.rmtree(lab.home / "run", ignore_errors=True)
-
-
-def again(test: Callable[..., None]) -> Callable[..., None]:
-    return pytest.mark.parametrize("repeat", range(TIMES), ids=str)(test)
 
 
 @again
@@ -286,17 +217,8 @@ def test_a_folder_that_vanishes(lab: Lab, out: str, repeat: int) -> None:
 
 @pytest.fixture
 def small_disk(lab: Lab) -> Iterator[Path]:
-    place = lab.home / "disk"
-    place.mkdir(exist_ok=True)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(place)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("needs the right to mount")
-    try:
+    with mounted(lab.home / "disk", "256k") as place:
         yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 @again
@@ -333,22 +255,13 @@ def test_output_that_goes_nowhere(lab: Lab) -> None:
     assert one_line(Ended(process.returncode, "", process.stderr), 1).endswith("no space left on device")
 
 
-MORTAL = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
-"""Takes from root what lets it pass by permissions."""
-
-
 @again
 def test_without_permission(lab: Lab, out: str, repeat: int) -> None:
-    prefix = MORTAL if os.geteuid() == 0 else ()
-    if prefix and not shutil.which("setpriv"):
+    if not may_be_mortal():
         pytest.skip("needs setpriv")
 
     def run(*more: str) -> Ended:
-        command = [*prefix, *lab.command(out, *more, pace=0.0)]
-        done = subprocess.run(
-            command, cwd=lab.home, capture_output=True, text=True, env=environment(), check=False
-        )
-        return Ended(done.returncode, done.stdout, done.stderr)
+        return as_mortal(lab.command(out, *more, pace=0.0), lab.home)
 
     lab.home.chmod(0o555)
     try:

@@ -92,9 +92,7 @@ def test_a_pickle_among_finished_pieces(tmp_path: Path, mark: Path) -> None:
     assert list(pieces.load()) == [0]
 
 
-@pytest.mark.parametrize(
-    "name", ["../evil.npy", "/tmp/evil.npy", "counters.npy/../../evil.npy", "__init__.py"]
-)
+@pytest.mark.parametrize("name", ["../evil.npy", "/evil.npy", "counters.npy/../../evil.npy", "__init__.py"])
 def test_an_archive_that_would_climb_out(yard: Yard, name: str) -> None:
     with (
         zipfile.ZipFile(yard.home / "evil.npz", "w") as new,
@@ -110,7 +108,7 @@ NAMES = [
     "../evil",
     "..",
     ".",
-    "/tmp/evil",
+    "/evil",
     "a/b",
     "a\\\\b",
     ".hidden",

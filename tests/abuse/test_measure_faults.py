@@ -6,7 +6,6 @@ Every fault ends with the same check: typed again, the command gives the very by
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -24,10 +23,23 @@ import pytest
 if find_spec("gguf") is None or find_spec("tokenizers") is None:
     pytest.skip("needs the lm extra", allow_module_level=True)
 
+from abuse.lab import (
+    DONE,
+    Ended,
+    again,
+    as_mortal,
+    end,
+    may_be_mortal,
+    members,
+    mounted,
+    needs_proc,
+    one_line,
+    report,
+    wait,
+)
 from abuse.measure_lab import COMMON, PROBE, RUN, MeasureLab, interrupt, make_lab, write_model, write_text
-from abuse.test_faults import DONE, MORTAL, Ended, again, end, environment, members, one_line, wait
+from dse.archives import Damaged, read_arrays
 from dse.measure.material import DensePass
-from dse.measure.npz import Damaged, read_arrays
 from dse.outputs import LOCK
 from dse.profiles.probes import read_probes
 
@@ -39,15 +51,12 @@ THETA = (
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeasureLab]:
-    if not Path("/proc/self/stat").exists():
-        pytest.skip("needs /proc")
+    needs_proc()
     made = make_lab(tmp_path_factory.mktemp("measuring"))
     made.goes_on(*RUN, "-o", "run")
     shutil.rmtree(made.home / "run")
     yield made
-    report = os.environ.get("DSE_FAULTS_REPORT")
-    if report:
-        Path(report).write_text(json.dumps(DONE, indent=2) + "\n", encoding="utf-8")
+    report()
 
 
 @pytest.fixture
@@ -80,7 +89,6 @@ def test_killed_at_a_random_moment(lab: MeasureLab, out: str, name: str, jobs: s
     if name == "SIGKILL":
         assert ended.code == -signal.SIGKILL
     else:
-        # A worker that is still starting when Ctrl-C reaches all of them may say so too.
         assert ended.code == 130, ended
         assert (
             ended.stderr.splitlines()[-1] == f"error: {'interrupted' if name == 'SIGINT' else 'terminated'}"
@@ -169,17 +177,8 @@ def test_a_folder_that_vanishes(lab: MeasureLab, out: str, repeat: int) -> None:
 
 @pytest.fixture
 def small_disk(lab: MeasureLab) -> Iterator[Path]:
-    place = lab.home / "disk"
-    place.mkdir(exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "none", str(place)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        place.rmdir()
-        pytest.skip("needs the right to mount")
-    try:
+    with mounted(lab.home / "disk", "512k") as place:
         yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
-        place.rmdir()
 
 
 @again
@@ -209,19 +208,15 @@ def test_a_read_only_disk_and_a_folder_without_permission(
         answer = lab.here(*command, "-o", place)
         assert "is not writable" in one_line(Ended(answer.code, "", answer.stderr), 2)
     DONE["measuring: disk read-only"] += 1
-    prefix = MORTAL if os.geteuid() == 0 else ()
-    if prefix and not shutil.which("setpriv"):
+    if not may_be_mortal():
         return
     lab.goes_on(*RUN, "-o", out)
     (lab.home / "run" / "it.npz").unlink()
     for place in (lab.home / out / "shards", lab.home / out):
         place.chmod(0o555)
         try:
-            command = [*prefix, *map(str, lab.start_words(*RUN, "-o", out))]
-            done = subprocess.run(
-                command, cwd=lab.home, capture_output=True, text=True, env=environment(), check=False
-            )
-            assert "not writable" in one_line(Ended(done.returncode, "", done.stderr), 2)
+            ended = as_mortal(lab.start_words(*RUN, "-o", out), lab.home)
+            assert "not writable" in one_line(Ended(ended.code, "", ended.stderr), 2)
         finally:
             place.chmod(0o755)
     lab.goes_on(*RUN, "-o", out)

@@ -33,9 +33,9 @@ from abuse import mutants
 from abuse.conftest import TALLIES, Yard
 from abuse.measure_lab import LETTERS, make_lab
 from abuse.test_fuzz import TOTAL, share
+from dse.archives import Damaged, read_arrays
 from dse.errors import BadInput
 from dse.measure import job as measuring
-from dse.measure.npz import Damaged, read_arrays
 from dse.models.gguf import GgufFile
 from dse.models.safetensors import TYPES, SafetensorsFile
 from dse.models.tokenizer import SPACE

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from abuse.test_faults import again, one_line
+from abuse.lab import again, one_line
 from abuse.test_study_faults import StudyLab, check_front, done
 from abuse.test_study_faults import lab as lab  # a fixture
 from abuse.test_study_faults import out as out  # a fixture

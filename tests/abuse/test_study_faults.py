@@ -28,20 +28,23 @@ import pandas as pd
 import pytest
 from cli.synthetic import synthetic_profile
 
-from abuse.test_faults import (
+from abuse.lab import (
     DONE,
-    MORTAL,
     SPACE,
     TIMES,
     Ended,
     again,
+    as_mortal,
     end,
     environment,
+    may_be_mortal,
     members,
+    mounted,
+    needs_proc,
     one_line,
+    report,
     wait,
 )
-from abuse.test_faults import small_disk as small_disk  # a fixture
 from dse.cli import main
 from dse.cli import study as command
 from dse.cli.environment import Environment
@@ -72,11 +75,13 @@ class StudyLab:
     home: Path
     space: Space
 
+    def words(self, out: str, *more: str, pace: float = 0.03) -> list[str]:
+        return [sys.executable, str(DRIVER), str(pace), "study", "space.toml", "-o", out, *more]
+
     def start(self, out: str, *more: str, pace: float = 0.03, **options: Any) -> subprocess.Popen[str]:
         """A study in a session of its own, so that its group can be asked for what is left of it."""
-        command = [sys.executable, str(DRIVER), str(pace), "study", "space.toml", "-o", out, *more]
         return subprocess.Popen(
-            command, cwd=self.home, env=environment(), text=True, start_new_session=True,
+            self.words(out, *more, pace=pace), cwd=self.home, env=environment(), text=True, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
         )  # fmt: skip
 
@@ -137,16 +142,18 @@ def check_front(space: Space, front: pd.DataFrame) -> None:
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudyLab]:
-    if not Path("/proc/self/stat").exists():
-        pytest.skip("needs /proc")
+    needs_proc()
     home = tmp_path_factory.mktemp("study-lab")
     write_profile(home / "tiny.npz", synthetic_profile())
     (home / "space.toml").write_text(SPACE, encoding="utf-8")
     yield StudyLab(home, load_space(home / "space.toml"))
-    report = os.environ.get("DSE_FAULTS_REPORT")
-    if report:
-        before = json.loads(Path(report).read_text(encoding="utf-8")) if Path(report).is_file() else {}
-        Path(report).write_text(json.dumps({**before, **DONE}, indent=2) + "\n", encoding="utf-8")
+    report()
+
+
+@pytest.fixture
+def small_disk(lab: StudyLab) -> Iterator[Path]:
+    with mounted(lab.home / "disk", "256k") as place:
+        yield place
 
 
 @pytest.fixture
@@ -301,16 +308,11 @@ def test_a_full_disk(lab: StudyLab, small_disk: Path, repeat: int) -> None:
 
 @again
 def test_without_permission(lab: StudyLab, out: str, repeat: int) -> None:
-    prefix = MORTAL if os.geteuid() == 0 else ()
-    if prefix and not shutil.which("setpriv"):
+    if not may_be_mortal():
         pytest.skip("needs setpriv")
 
     def run(*more: str) -> Ended:
-        command = [*prefix, sys.executable, str(DRIVER), "0", "study", "space.toml", "-o", out, *more]
-        ended = subprocess.run(
-            command, cwd=lab.home, capture_output=True, text=True, env=environment(), check=False
-        )
-        return Ended(ended.returncode, ended.stdout, ended.stderr)
+        return as_mortal(lab.words(out, *more, pace=0), lab.home)
 
     lab.home.chmod(0o555)
     try:
