@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dse.cli.signals import asked_to_end
+
 if TYPE_CHECKING:
     from dse.cli.environment import Environment
 
@@ -17,10 +19,13 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None, environment: Environment | None = None) -> int:
     """Run one command and return its exit code, see `dse.cli.app.main`."""
-    try:
-        from dse.cli.app import main as run
+    with asked_to_end() as asked:
+        try:
+            from dse.cli.app import main as run
 
-        return run(arguments, environment)
-    except KeyboardInterrupt:  # while modules were still being loaded
-        sys.stderr.write("error: interrupted\n")
-        return 130
+            return run(arguments, environment, asked)
+        except (KeyboardInterrupt, Exception) as error:  # while modules are loaded, or the last line is said
+            if not (asked.word or isinstance(error, KeyboardInterrupt)):
+                raise
+            sys.stderr.write(f"error: {asked.word or 'interrupted'}\n")
+            return 130

@@ -5,20 +5,18 @@ from __future__ import annotations
 import errno
 import importlib
 import os
-import signal
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import partial
-from types import FrameType
 from typing import Any, Final, TextIO
 
 import click
 
 from dse.cli.environment import Environment, system_environment
+from dse.cli.signals import Asked
 from dse.errors import MOST, BadInput, DseError, ExitCode, nearest, one_line
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
@@ -127,16 +125,13 @@ def group(ctx: click.Context, debug: bool) -> None:
         click.echo(ctx.get_help())
 
 
-class Terminated(KeyboardInterrupt):
-    """Another process, or the closing terminal, asks this one to end."""
-
-
-def main(arguments: Sequence[str] | None = None, environment: Environment | None = None) -> int:
+def main(arguments: Sequence[str] | None, environment: Environment | None, asked: Asked) -> int:
     """Run one command and return its exit code (`ExitCode`).
 
     Args:
-        arguments: what follows `dse`; default: this process's.
-        environment: streams to talk to; default: this process's.
+        arguments: what follows `dse`; None: this process's.
+        environment: streams to talk to; None: this process's.
+        asked: who asked this process to end.
     """
     environment = environment or system_environment()
     code = int(ExitCode.FAILED)
@@ -144,12 +139,11 @@ def main(arguments: Sequence[str] | None = None, environment: Environment | None
         # Of workers that are let go before they are done.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"joblib\..*")
         with (
-            _asked_to_end(),
             _warnings_in_one_line(environment),
             redirect_stdout(environment.stdout),
             redirect_stderr(environment.stderr),
         ):
-            code = _run(sys.argv[1:] if arguments is None else arguments, environment)
+            code = _run(sys.argv[1:] if arguments is None else arguments, environment, asked)
         environment.stdout.flush()
         return int(code)
     except (BrokenPipeError, ReaderGone):
@@ -172,33 +166,6 @@ def _give_up(environment: Environment) -> None:
 def _say(environment: Environment, text: str) -> None:
     with suppress(OSError):  # stderr leads to the same full disk
         environment.error(one_line(text))
-
-
-@contextmanager
-def _asked_to_end() -> Iterator[None]:
-    """SIGTERM and SIGHUP end a command as Ctrl-C does: what it holds is let go, its workers end with it.
-
-    A second one ends it at once. Where they are ignored (`nohup`) or handled already, nothing changes.
-    """
-    before = {}
-    here = os.getpid()
-
-    def end(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        if os.getpid() != here:  # a forked worker: it has nothing to let go
-            os.kill(os.getpid(), number)
-        raise Terminated(signal.Signals(number).name)
-
-    if threading.current_thread() is threading.main_thread():
-        for name in ("SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-                before[number] = signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -244,7 +211,7 @@ def _complain(number: int, message: str) -> BadInput:
     return BadInput(f"dse: argument {number}: {message}")
 
 
-def _run(arguments: Sequence[str], environment: Environment) -> int:
+def _run(arguments: Sequence[str], environment: Environment, asked: Asked) -> int:
     environment.debug |= "--debug" in arguments  # also where reading the arguments fails
     try:
         _check_words(arguments)
@@ -252,10 +219,8 @@ def _run(arguments: Sequence[str], environment: Environment) -> int:
         return ExitCode.DONE
     except (BrokenPipeError, ReaderGone):
         raise
-    except (click.Abort, KeyboardInterrupt, Stopped) as error:
-        asked = isinstance(error, Terminated) or isinstance(error.__cause__, Terminated)
-        _say(environment, "terminated" if asked else "interrupted")
-        return ExitCode.INTERRUPTED
+    except (click.Abort, KeyboardInterrupt, Stopped):
+        return _interrupted(environment, asked)
     except click.ClickException as error:
         if environment.debug:
             traceback.print_exc(file=environment.stderr)
@@ -264,9 +229,16 @@ def _run(arguments: Sequence[str], environment: Environment) -> int:
     except Exception as error:
         if environment.debug:
             traceback.print_exc(file=environment.stderr)
+        if asked.word:
+            return _interrupted(environment, asked)
         code, text = _failure(error, environment.debug)
         _say(environment, text)
         return code
+
+
+def _interrupted(environment: Environment, asked: Asked) -> int:
+    _say(environment, asked.word or "interrupted")
+    return ExitCode.INTERRUPTED
 
 
 _USERS: Final = frozenset({

@@ -5,36 +5,27 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import time
-from collections.abc import Iterator
-from typing import Any
 
+import pacing
+
+if __name__ == "__main__":  # not in its workers
+    pacing.load_quietly()
+
+from dse import results
 from dse.search import sweep as sweeping
 
-# Whoever runs the tests in the background, or under nohup, hands down signals that are not heard.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-sweeping.APART_POINTS, sweeping.KEEP_POINTS, sweeping.TASK_POINTS = 0, 0, (60, 100)
 SECONDS = float(sys.argv[1])
 
-
-def slowly(*arguments: Any) -> Iterator[Any]:
-    for done in ORIGINAL(*arguments):
-        time.sleep(abs(SECONDS))
-        yield done
-
-
-ORIGINAL = sweeping.compute
-sweeping.compute = slowly
+sweeping.APART_POINTS, sweeping.KEEP_POINTS, sweeping.TASK_POINTS = 0, 0, (60, 100)
+sweeping.compute = pacing.slowly(sweeping.compute, abs(SECONDS))
+results.write_run = pacing.at_last(results.write_run)
 
 if SECONDS < 0:
-    REAL, JUMPS = time.time, iter(range(10**9))
-    time.time = lambda: REAL() + 3e8 * (-1) ** next(JUMPS)
+    pacing.jumping()
 
 if __name__ == "__main__":
     from dse.cli import main
 
+    pacing.answer()
     sys.exit(main(sys.argv[2:]))

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import pytest
+
+from abuse.pacing import HELD
 
 REPO = Path(__file__).parents[2]
 TIMES = int(os.environ.get("DSE_FAULTS", "1"))
@@ -54,8 +58,56 @@ class Ended:
     stderr: str
 
 
+GO: Final = "go"
+"""File in a lab's folder that lets commands come to an end that were held back."""
+
+
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def launch(words: Sequence[str], home: Path, held: bool = False) -> subprocess.Popen[str]:
+    """A driver's command in a session of its own, so that its group can be asked for what is left of it.
+
+    Args:
+        held: it comes to no end before `let_go`.
+    """
+    before = signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # handed down: Python itself cannot be interrupted while it starts
+    try:
+        return subprocess.Popen(
+            words, cwd=home, env={**environment(), HELD: GO if held else ""}, text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def let_go(home: Path) -> None:
+    """Let commands of a folder come to their end."""
+    (home / GO).touch()
+
+
+def interrupt(process: subprocess.Popen[str], name: str) -> Ended:
+    """Send a signal as the world does: Ctrl-C reaches every process of the terminal."""
+    number = getattr(signal, name)
+    if name == "SIGINT":
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    return end(process)
+
+
+def interrupt_while_starting(process: subprocess.Popen[str], name: str, seconds: float) -> None:
+    """Send a signal within so many seconds: the command ends by it, in one line, or as if nothing had been."""
+    time.sleep(random.random() * seconds)
+    ended = interrupt(process, name)
+    assert ended.code in (130, -getattr(signal, name), 0), ended
+    assert "Traceback" not in ended.stderr, ended
+    if ended.code == 130:
+        assert ended.stderr.splitlines()[-1] in ("error: interrupted", "error: terminated"), ended
+    wait(lambda: not members(process.pid), 15)
 
 
 def end(process: subprocess.Popen[str]) -> Ended:
@@ -84,6 +136,16 @@ def members(group: int) -> list[int]:
             continue
         if int(fields[2]) == group and fields[0] not in "ZX":
             found.append(int(entry.parent.name))
+    return found
+
+
+def workers(group: int, word: bytes) -> list[int]:
+    """Living processes of a group whose command line has a word."""
+    found = []
+    for pid in members(group):
+        with suppress(OSError):
+            if word in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
     return found
 
 

@@ -6,38 +6,32 @@ well, and FREE before it takes the lock of the working folder away, as in studie
 
 from __future__ import annotations
 
-import signal
 import sys
-import time
-from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import Any
+
+import pacing
+
+if __name__ == "__main__":  # not in its workers
+    pacing.load_quietly()
 
 from dse.measure import job as measuring
+from dse.measure import probe as probing
+from dse.measure import run as measured
 from dse.search import engine
 
-# Whoever runs the tests in the background, or under nohup, hands down signals that are not heard.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
 measuring.CALIBRATION_TEXT = "calibration.txt"  # type: ignore[misc]
+SETTINGS = 12
+"""Of the grid that the lab measures."""
 FREE = sys.argv[1] == "FREE"
-SECONDS, *ARGUMENTS = sys.argv[1 + FREE :]
+WORD, *ARGUMENTS = sys.argv[1 + FREE :]
 sys.argv[1:] = ARGUMENTS  # as profiles remember it
 
+engine.compute = pacing.slowly(engine.compute, abs(float(WORD)))
+measured.pack = pacing.at_last(measured.pack)
+probing.write_probes = pacing.at_last(probing.write_probes, lambda path, table: len(table.rows) == SETTINGS)
 
-def slowly(*arguments: Any) -> Iterator[Any]:
-    for done in ORIGINAL(*arguments):
-        time.sleep(abs(float(SECONDS)))
-        yield done
-
-
-ORIGINAL = engine.compute
-engine.compute = slowly
-
-if float(SECONDS) < 0:
-    REAL, JUMPS = time.time, iter(range(10**9))
-    time.time = lambda: REAL() + 3e8 * (-1) ** next(JUMPS)
+if float(WORD) < 0:
+    pacing.jumping()
 
 if __name__ == "__main__":
     from dse.cli import main
@@ -45,4 +39,5 @@ if __name__ == "__main__":
 
     if FREE:
         commands.held = lambda *arguments: nullcontext()
+    pacing.answer()
     sys.exit(main(ARGUMENTS))

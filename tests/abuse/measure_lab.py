@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -18,7 +16,7 @@ import tokenizers
 from cli.conftest import Answer
 from models.tiny_models import KINDS, weights, write_directory
 
-from abuse.lab import Ended, end, environment, wait
+from abuse.lab import Ended, end, launch, wait
 from dse.cli import main
 from dse.cli.environment import Environment
 from dse.measure import job as measuring
@@ -75,13 +73,10 @@ class MeasureLab:
     def start_words(self, *arguments: str, pace: float = 0.0, free: bool = False) -> list[str]:
         return [sys.executable, str(DRIVER), *(["FREE"] if free else []), str(pace), *arguments]
 
-    def start(self, *arguments: str, pace: float = 0.03, free: bool = False) -> subprocess.Popen[str]:
-        """A command in a session of its own, so that its group can be asked for what is left of it."""
-        return subprocess.Popen(
-            self.start_words(*arguments, pace=pace, free=free),
-            cwd=self.home, env=environment(), text=True, start_new_session=True, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )  # fmt: skip
+    def start(
+        self, *arguments: str, pace: float = 0.03, free: bool = False, held: bool = False
+    ) -> subprocess.Popen[str]:
+        return launch(self.start_words(*arguments, pace=pace, free=free), self.home, held)
 
     def run(self, *arguments: str) -> Ended:
         return end(self.start(*arguments, pace=0.0))
@@ -99,6 +94,10 @@ class MeasureLab:
 
     def shards(self, out: str) -> set[str]:
         return {p.name for p in (self.home / out / "shards").glob("*.npz")}
+
+    def made_at(self, out: str) -> dict[str, int]:
+        """Shard -> when it was written, in nanoseconds."""
+        return {p.name: p.stat().st_mtime_ns for p in (self.home / out / "shards").glob("*.npz")}
 
     def underway(self, process: subprocess.Popen[str], out: str, least: int = 2) -> None:
         """Wait until some shards are there, and a little longer."""
@@ -131,13 +130,3 @@ def make_lab(home: Path) -> MeasureLab:
     )
     assert calibrated.code == 0, calibrated
     return lab
-
-
-def interrupt(process: subprocess.Popen[str], name: str) -> Ended:
-    """Send a signal as the world does: Ctrl-C reaches every process of the terminal."""
-    number = getattr(signal, name)
-    if name == "SIGINT":
-        os.killpg(process.pid, number)
-    else:
-        process.send_signal(number)
-    return end(process)

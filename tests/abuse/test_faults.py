@@ -22,12 +22,17 @@ from cli.synthetic import synthetic_profile
 
 from abuse.lab import (
     DONE,
+    GO,
     SPACE,
     Ended,
     again,
     as_mortal,
     end,
     environment,
+    interrupt,
+    interrupt_while_starting,
+    launch,
+    let_go,
     may_be_mortal,
     members,
     mounted,
@@ -35,6 +40,7 @@ from abuse.lab import (
     one_line,
     report,
     wait,
+    workers,
 )
 from dse.outputs import LOCK
 from dse.profiles.store import write_profile
@@ -53,15 +59,11 @@ class Lab:
     def command(self, out: str, *more: str, pace: float = 0.03) -> list[str]:
         return [sys.executable, str(DRIVER), str(pace), "sweep", "space.toml", "-o", out, *more]
 
-    def start(self, out: str, *more: str, pace: float = 0.03, **options: object) -> subprocess.Popen[str]:
-        """A sweep in a session of its own, so that its group can be asked for what is left of it."""
-        return subprocess.Popen(
-            self.command(out, *more, pace=pace), cwd=self.home, env=environment(), text=True, start_new_session=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,  # type: ignore[call-overload]
-        )  # fmt: skip
+    def start(self, out: str, *more: str, pace: float = 0.03, held: bool = False) -> subprocess.Popen[str]:
+        return launch(self.command(out, *more, pace=pace), self.home, held)
 
-    def run(self, out: str, *more: str, **options: object) -> Ended:
-        return end(self.start(out, *more, pace=0.0, **options))
+    def run(self, out: str, *more: str) -> Ended:
+        return end(self.start(out, *more, pace=0.0))
 
     def pieces(self, out: str) -> set[str]:
         return {p.name for p in (self.home / out / PIECES).glob("*.npz")}
@@ -103,24 +105,20 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def out(lab: Lab) -> Iterator[str]:
     yield "run"
     shutil.rmtree(lab.home / "run", ignore_errors=True)
+    (lab.home / GO).unlink(missing_ok=True)
 
 
 @again
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"])
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_killed_at_a_random_moment(lab: Lab, out: str, name: str, jobs: str, repeat: int) -> None:
-    process = lab.start(out, "--jobs", jobs)
+    process = lab.start(out, "--jobs", jobs, held=True)
     lab.underway(process, out)
     done = lab.pieces(out)
-    number = getattr(signal, name)
-    if name == "SIGINT":
-        os.killpg(process.pid, number)  # a terminal sends it to all
-    else:
-        process.send_signal(number)
-    ended = end(process)
+    ended = interrupt(process, name)
     assert lab.pieces(out) >= done
     if name == "SIGKILL":
-        assert ended.code == -number
+        assert ended.code == -signal.SIGKILL
     else:
         assert ended.code == 130
         assert ended.stderr == f"error: {'interrupted' if name == 'SIGINT' else 'terminated'}\n"
@@ -134,24 +132,20 @@ def test_killed_at_a_random_moment(lab: Lab, out: str, name: str, jobs: str, rep
 @again
 def test_killed_before_it_had_begun(lab: Lab, out: str, repeat: int) -> None:
     for name in ("SIGTERM", "SIGINT", "SIGKILL"):
-        process = lab.start(out)
-        time.sleep(random.random() * 1.5)
-        process.send_signal(getattr(signal, name))
-        ended = end(process)
-        assert ended.code in (130, -getattr(signal, name), 0), ended
+        interrupt_while_starting(lab.start(out), name, 1.5)
         DONE[f"{name} while starting"] += 1
     lab.goes_on(out)
 
 
 @again
 def test_a_killed_worker(lab: Lab, out: str, repeat: int) -> None:
-    process = lab.start(out, "--jobs", "2")
+    process = lab.start(out, "--jobs", "2", held=True)
     lab.underway(process, out)
-    workers = [p for p in members(process.pid) if b"popen_loky" in Path(f"/proc/{p}/cmdline").read_bytes()]
     done = lab.pieces(out)
-    os.kill(random.choice(workers), signal.SIGKILL)
+    os.kill(random.choice(workers(process.pid, b"popen_loky")), signal.SIGKILL)
+    let_go(lab.home)
     ended = end(process)
-    if ended.code:  # else it had just done its last piece
+    if ended.code:  # else they had just done the last piece
         assert "worker" in one_line(ended, 1)
         assert lab.pieces(out) >= done
     wait(lambda: not members(process.pid), 10)
@@ -173,7 +167,7 @@ def test_a_sleeping_laptop(lab: Lab, out: str, repeat: int) -> None:
 
 @again
 def test_a_clock_that_jumps(lab: Lab, out: str, repeat: int) -> None:
-    process = lab.start(out, pace=-0.03)
+    process = lab.start(out, pace=-0.03, held=True)
     lab.underway(process, out)
     for path in [*(lab.home / out).rglob("*"), lab.home / "tiny.npz"]:
         os.utime(path, random.choice([(0, 0), (2**32, 2**32)]))
@@ -185,11 +179,12 @@ def test_a_clock_that_jumps(lab: Lab, out: str, repeat: int) -> None:
 
 @again
 def test_two_writers(lab: Lab, out: str, repeat: int) -> None:
-    first = lab.start(out)
+    first = lab.start(out, held=True)
     wait(lambda: (lab.home / out / LOCK).is_file() or first.poll() is not None)
     wait(lambda: first.poll() is not None or (lab.home / out / LOCK).read_text() != "")
     line = one_line(lab.run(out), 2)
     assert f"is being written by process {first.pid} on {os.uname().nodename} since 2" in line
+    let_go(lab.home)
     assert end(first).code == 0
     lab.goes_on(out)
     # At the same moment, one of them wins, and what is there is whole.
@@ -204,9 +199,10 @@ def test_two_writers(lab: Lab, out: str, repeat: int) -> None:
 
 @again
 def test_a_folder_that_vanishes(lab: Lab, out: str, repeat: int) -> None:
-    process = lab.start(out)
+    process = lab.start(out, held=True)
     lab.underway(process, out)
     (lab.home / out).rename(lab.home / "elsewhere")
+    let_go(lab.home)
     ended = end(process)
     shutil.rmtree(lab.home / "elsewhere")
     if ended.code:
@@ -312,7 +308,7 @@ def test_damaged_files(lab: Lab, out: str, repeat: int) -> None:
 
 @again
 def test_damaged_pieces(lab: Lab, out: str, repeat: int) -> None:
-    process = lab.start(out)
+    process = lab.start(out, held=True)
     lab.underway(process, out, 6)
     process.kill()
     end(process)

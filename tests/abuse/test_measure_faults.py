@@ -25,10 +25,14 @@ if find_spec("gguf") is None or find_spec("tokenizers") is None:
 
 from abuse.lab import (
     DONE,
+    GO,
     Ended,
     again,
     as_mortal,
     end,
+    interrupt,
+    interrupt_while_starting,
+    let_go,
     may_be_mortal,
     members,
     mounted,
@@ -36,8 +40,9 @@ from abuse.lab import (
     one_line,
     report,
     wait,
+    workers,
 )
-from abuse.measure_lab import COMMON, PROBE, RUN, MeasureLab, interrupt, make_lab, write_model, write_text
+from abuse.measure_lab import COMMON, PROBE, RUN, MeasureLab, make_lab, write_model, write_text
 from dse.archives import Damaged, read_arrays
 from dse.measure.material import DensePass
 from dse.outputs import LOCK
@@ -64,7 +69,8 @@ def out(lab: MeasureLab) -> Iterator[str]:
     yield "run"
     for name in ("run", "tables"):
         shutil.rmtree(lab.home / name, ignore_errors=True)
-    (lab.home / "probes.json").unlink(missing_ok=True)
+    for name in ("probes.json", GO):
+        (lab.home / name).unlink(missing_ok=True)
 
 
 def last_line(ended: Ended, code: int = 2) -> str:
@@ -81,7 +87,7 @@ def last_line(ended: Ended, code: int = 2) -> str:
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"])
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_killed_at_a_random_moment(lab: MeasureLab, out: str, name: str, jobs: str, repeat: int) -> None:
-    process = lab.start(*RUN, "--jobs", jobs, "-o", out)
+    process = lab.start(*RUN, "--jobs", jobs, "-o", out, held=True)
     lab.underway(process, out)
     done = lab.shards(out)
     ended = interrupt(process, name)
@@ -96,31 +102,28 @@ def test_killed_at_a_random_moment(lab: MeasureLab, out: str, name: str, jobs: s
         assert "Traceback" not in ended.stderr
         assert not (lab.home / out / "shards" / LOCK).exists()
     wait(lambda: not members(process.pid), 10)  # no worker is left behind
+    before = lab.made_at(out)
     remarks = lab.goes_on(*RUN, "-o", out)
     assert ("ended without finishing" in remarks) == (name == "SIGKILL")
-    assert f"{len(done)}/12" in remarks or len(done) < 12
+    assert before.items() <= lab.made_at(out).items()  # none is measured again
     DONE[f"measuring: {name}, {jobs} process{'' if jobs == '1' else 'es'}"] += 1
 
 
 @again
 def test_killed_before_it_had_begun(lab: MeasureLab, out: str, repeat: int) -> None:
     for name in ("SIGTERM", "SIGINT", "SIGKILL"):
-        process = lab.start(*RUN, "-o", out)
-        time.sleep(random.random() * 1.5)
-        ended = interrupt(process, name)
-        assert ended.code in (130, -getattr(signal, name), 0), ended
+        interrupt_while_starting(lab.start(*RUN, "-o", out), name, 1.5)
         DONE[f"measuring: {name} while starting"] += 1
     lab.goes_on(*RUN, "-o", out)
 
 
 @again
 def test_a_killed_worker(lab: MeasureLab, out: str, repeat: int) -> None:
-    process = lab.start(*RUN, "--jobs", "2", "-o", out, pace=0.1)
+    process = lab.start(*RUN, "--jobs", "2", "-o", out, pace=0.1, held=True)
     lab.underway(process, out, 1)
-    workers = [p for p in members(process.pid) if b"popen_loky" in Path(f"/proc/{p}/cmdline").read_bytes()]
     done = lab.shards(out)
-    if workers:
-        os.kill(random.choice(workers), signal.SIGKILL)
+    os.kill(random.choice(workers(process.pid, b"popen_loky")), signal.SIGKILL)
+    let_go(lab.home)
     ended = end(process)
     if ended.code:  # else all had been done
         assert "worker" in last_line(ended, 1)
@@ -132,13 +135,14 @@ def test_a_killed_worker(lab: MeasureLab, out: str, repeat: int) -> None:
 
 @again
 def test_a_sleeping_laptop_with_a_clock_that_jumps(lab: MeasureLab, out: str, repeat: int) -> None:
-    process = lab.start(*RUN, "--jobs", "2", "-o", out, pace=-0.03)
+    process = lab.start(*RUN, "--jobs", "2", "-o", out, pace=-0.03, held=True)
     lab.underway(process, out)
     for path in [*(lab.home / out).rglob("*"), lab.home / "tiny" / "model.safetensors"]:
         os.utime(path, random.choice([(0, 0), (2**32, 2**32)]), follow_symlinks=False)
     for number in (signal.SIGSTOP, signal.SIGCONT):
         os.killpg(process.pid, number)
         time.sleep(0.5)
+    let_go(lab.home)
     assert end(process).code == 0
     lab.goes_on(*RUN, "-o", out)
     DONE["measuring: stopped and woken, clock and file times jump"] += 1
@@ -146,11 +150,12 @@ def test_a_sleeping_laptop_with_a_clock_that_jumps(lab: MeasureLab, out: str, re
 
 @again
 def test_two_writers(lab: MeasureLab, out: str, repeat: int) -> None:
-    first = lab.start(*RUN, "-o", out, pace=0.1)
+    first = lab.start(*RUN, "-o", out, pace=0.1, held=True)
     lock = lab.home / out / "shards" / LOCK
     wait(lambda: first.poll() is not None or (lock.is_file() and lock.read_text() != ""))
     line = one_line(lab.run(*RUN, "-o", out), 2)
     assert f"is being written by process {first.pid} on {os.uname().nodename} since 2" in line
+    let_go(lab.home)
     assert end(first).code == 0
     lab.goes_on(*RUN, "-o", out)
     # Without the lock, as studies on many machines share a folder of measurements, they do the work twice at worst.
@@ -163,9 +168,10 @@ def test_two_writers(lab: MeasureLab, out: str, repeat: int) -> None:
 
 @again
 def test_a_folder_that_vanishes(lab: MeasureLab, out: str, repeat: int) -> None:
-    process = lab.start(*RUN, "-o", out, pace=0.05)
+    process = lab.start(*RUN, "-o", out, pace=0.05, held=True)
     lab.underway(process, out)
     (lab.home / out).rename(lab.home / "elsewhere")
+    let_go(lab.home)
     ended = end(process)
     shutil.rmtree(lab.home / "elsewhere")
     if ended.code:
@@ -344,14 +350,13 @@ def test_processes_and_interruptions_leave_no_trace_in_the_numbers(lab: MeasureL
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
 def test_probes_killed_at_a_random_moment(lab: MeasureLab, out: str, name: str, repeat: int) -> None:
     path = lab.home / "probes.json"
-    process = lab.start(*PROBE, "-o", "probes.json", pace=0.1)
+    process = lab.start(*PROBE, "-o", "probes.json", pace=0.1, held=True)
     wait(lambda: process.poll() is not None or path.exists())
-    line = one_line(lab.run(*PROBE, "-o", "probes.json"), 2) if process.poll() is None else ""
+    if random.random() < 0.3:  # the other times the fault comes early
+        assert "is being written by process" in one_line(lab.run(*PROBE, "-o", "probes.json"), 2)
     ended = interrupt(process, name)
-    if ended.code:
-        assert "is being written by process" in line
-        assert ended.code == (-signal.SIGKILL if name == "SIGKILL" else 130), ended
-    assert 0 < len(read_probes(path).rows) <= 12
+    assert ended.code == (-signal.SIGKILL if name == "SIGKILL" else 130), ended
+    assert 0 < len(read_probes(path).rows) < 12
     lab.goes_on(*PROBE, "-o", "probes.json")
     DONE[f"probing: {name}"] += 1
 

@@ -21,7 +21,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import pandas as pd
@@ -30,13 +29,17 @@ from cli.synthetic import synthetic_profile
 
 from abuse.lab import (
     DONE,
+    GO,
     SPACE,
     TIMES,
     Ended,
     again,
     as_mortal,
     end,
-    environment,
+    interrupt,
+    interrupt_while_starting,
+    launch,
+    let_go,
     may_be_mortal,
     members,
     mounted,
@@ -44,6 +47,7 @@ from abuse.lab import (
     one_line,
     report,
     wait,
+    workers,
 )
 from dse.cli import main
 from dse.cli import study as command
@@ -78,12 +82,8 @@ class StudyLab:
     def words(self, out: str, *more: str, pace: float = 0.03) -> list[str]:
         return [sys.executable, str(DRIVER), str(pace), "study", "space.toml", "-o", out, *more]
 
-    def start(self, out: str, *more: str, pace: float = 0.03, **options: Any) -> subprocess.Popen[str]:
-        """A study in a session of its own, so that its group can be asked for what is left of it."""
-        return subprocess.Popen(
-            self.words(out, *more, pace=pace), cwd=self.home, env=environment(), text=True, start_new_session=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
-        )  # fmt: skip
+    def start(self, out: str, *more: str, pace: float = 0.03, held: bool = False) -> subprocess.Popen[str]:
+        return launch(self.words(out, *more, pace=pace), self.home, held)
 
     def run(self, out: str, *more: str) -> Ended:
         """A command in this process, which has everything imported already."""
@@ -160,6 +160,7 @@ def small_disk(lab: StudyLab) -> Iterator[Path]:
 def out(lab: StudyLab) -> Iterator[str]:
     yield "run"
     shutil.rmtree(lab.home / "run", ignore_errors=True)
+    (lab.home / GO).unlink(missing_ok=True)
 
 
 def done(what: str) -> None:
@@ -175,17 +176,12 @@ def done(what: str) -> None:
     ],
 )  # fmt: skip
 def test_killed_at_a_random_moment(lab: StudyLab, out: str, name: str, jobs: str, repeat: int) -> None:
-    process = lab.start(out, "--jobs", jobs, "--trials", str(ASKED))
+    process = lab.start(out, "--jobs", jobs, "--trials", str(ASKED), held=True)
     lab.underway(process, out)
     before = lab.completed(out)
-    number = getattr(signal, name)
-    if name == "SIGINT":
-        os.killpg(process.pid, number)  # a terminal sends it to all
-    else:
-        process.send_signal(number)
-    ended = end(process)
+    ended = interrupt(process, name)
     if name == "SIGKILL":
-        assert ended.code == -number
+        assert ended.code == -signal.SIGKILL
     else:
         said = one_line(ended, 130)
         assert said == f"error: {'interrupted' if name == 'SIGINT' else 'terminated'}"
@@ -203,11 +199,7 @@ def test_killed_at_a_random_moment(lab: StudyLab, out: str, name: str, jobs: str
 @again
 def test_killed_before_it_had_begun(lab: StudyLab, out: str, repeat: int) -> None:
     for name in ("SIGTERM", "SIGINT", "SIGKILL"):
-        process = lab.start(out, "--trials", "2")
-        time.sleep(random.random() * 2.0)
-        process.send_signal(getattr(signal, name))
-        ended = end(process)
-        assert ended.code in (130, -getattr(signal, name), 0), ended
+        interrupt_while_starting(lab.start(out, "--trials", "2"), name, 2.0)
         done(f"{name} while starting")
     owed = lab.run(out, "--trials", "0")
     if owed.code:
@@ -217,16 +209,16 @@ def test_killed_before_it_had_begun(lab: StudyLab, out: str, repeat: int) -> Non
 
 @again
 def test_a_killed_worker(lab: StudyLab, out: str, repeat: int) -> None:
-    process = lab.start(out, "--jobs", "2", "--trials", str(ASKED))
+    process = lab.start(out, "--jobs", "2", "--trials", str(ASKED), held=True)
     lab.underway(process, out)
-    workers = [p for p in members(process.pid) if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
-    for worker in workers:
-        os.kill(worker, signal.SIGKILL)
+    (worker,) = workers(process.pid, b"spawn_main")
+    os.kill(worker, signal.SIGKILL)
+    let_go(lab.home)
     ended = end(process)
     assert ended.code == 0, ended
     assert "Traceback" not in ended.stderr
     lab.right(out, ASKED)
-    if workers and "processes were killed (by signal 9)" not in ended.stderr:
+    if "processes were killed (by signal 9)" not in ended.stderr:
         assert lab.completed(out) == ASKED  # it had just done its last trial
     wait(lambda: not members(process.pid), 15)
     done("a worker killed")
@@ -235,16 +227,15 @@ def test_a_killed_worker(lab: StudyLab, out: str, repeat: int) -> None:
 @again
 def test_two_commands_at_once(lab: StudyLab, out: str, repeat: int) -> None:
     """They do together what both were asked for, and whoever writes last has all of it."""
-    pair = [lab.start(out, "--trials", str(ASKED // 2), "--seed", str(n)) for n in (1, 2)]
+    pair = [lab.start(out, "--trials", str(ASKED // 2), "--seed", str(n), held=True) for n in (1, 2)]
     wait(lambda: lab.completed(out) > 0 or any(p.poll() is not None for p in pair))
     fresh = lab.run(out, "--fresh")
-    if any(p.poll() is None for p in pair):
-        assert "--fresh: another command is adding trials to it" in one_line(fresh, 2)
+    assert "--fresh: another command is adding trials to it" in one_line(fresh, 2)
+    let_go(lab.home)
     for process in pair:
         ended = end(process)
         assert ended.code == 0, ended
-    if fresh.code == 2:
-        lab.right(out, ASKED)
+    lab.right(out, ASKED)
     lab.goes_on(out, read_run(lab.home / out).info["trials"])
     done("two commands at once")
 
@@ -267,10 +258,32 @@ def test_stopped_and_woken(lab: StudyLab, out: str, repeat: int) -> None:
 
 
 @again
+def test_a_clock_that_jumps(lab: StudyLab, out: str, repeat: int) -> None:
+    """Neither who is alive nor what is written rests on a clock or a file time; charts over time are drawn all the same."""
+    process = lab.start(out, "--jobs", random.choice("12"), "--trials", str(ASKED), pace=-0.03, held=True)
+    lab.underway(process, out)
+    for path in [*(lab.home / out).rglob("*"), lab.home / "tiny.npz"]:
+        os.utime(path, random.choice([(0, 0), (2**32, 2**32)]))
+    let_go(lab.home)
+    ended = end(process)
+    assert ended.code == 0, ended
+    lab.right(out, ASKED)
+    drawn = io.StringIO()
+    with contextlib.chdir(lab.home):
+        assert (
+            main(["plot", out, "--kind", "hypervolume", "-o", f"{out}/h.png"], Environment(drawn, drawn)) == 0
+        )
+    (lab.home / out / "h.png").unlink()
+    lab.goes_on(out, ASKED + 1)
+    done("clock and file times jump")
+
+
+@again
 def test_a_folder_that_vanishes(lab: StudyLab, out: str, repeat: int) -> None:
-    process = lab.start(out, "--trials", str(ASKED), "--jobs", random.choice("12"))
+    process = lab.start(out, "--trials", str(ASKED), "--jobs", random.choice("12"), held=True)
     lab.underway(process, out)
     (lab.home / out).rename(lab.home / "elsewhere")
+    let_go(lab.home)
     ended = end(process)
     if ended.code:
         assert f"{out}/trials.log: is gone" in one_line(ended, 2)
