@@ -111,6 +111,28 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def locate(name: str, folder: Path) -> Path:
+    """The file that another file names: from where the command runs, or else beside that file.
+
+    Args:
+        folder: where the file lies that names it.
+
+    Raises:
+        BadInput: there are two, and they differ.
+    """
+    here, beside = Path(name), folder / name
+    if not is_file(here) and is_file(beside):
+        return beside
+    if is_file(here) and is_file(beside) and not here.samefile(beside):
+        import filecmp
+
+        if not filecmp.cmp(here, beside, shallow=False):
+            raise BadInput(
+                f"{name}: there is one here and another beside the file that names it, {beside}; give the full path of one"
+            )
+    return here
+
+
 def parse_toml(where: str, text: str) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
     """The table in a TOML text, and the line of each key (`key_lines`).
 

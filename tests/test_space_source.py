@@ -9,9 +9,10 @@ import pytest
 from profiles.synthetic import profile
 
 from dse.errors import BadInput
+from dse.inputs import locate
 from dse.profiles.store import write_profile
 from dse.space import load_space
-from dse.space.source import locate, parse_overrides
+from dse.space.source import parse_overrides
 
 PROFILE = profile()
 
@@ -44,7 +45,7 @@ def test_a_profile_here_and_another_beside_the_space_are_not_chosen_between(
     assert load_space(folder / "space.toml").profile.checksum == PROFILE.checksum  # the same one twice
     write_profile(here / "tiny.npz", profile(seed=1))
     with pytest.raises(
-        BadInput, match=r"workload\.profile: tiny\.npz: there is one here and another beside the space"
+        BadInput, match=r"workload\.profile: tiny\.npz: there is one here and another beside the file"
     ):
         load_space(folder / "space.toml")
     full = load_space(folder / "space.toml", [f'workload.profile="{here / "tiny.npz"}"'])
@@ -63,6 +64,24 @@ def test_files_are_found_here_or_beside_the_space(tmp_path: Path, monkeypatch: p
     (tmp_path / "a").write_text("2")
     with pytest.raises(BadInput, match="give the full path of one"):
         locate("a", folder)
+
+
+def test_a_base_lies_beside_the_space_and_its_own_base_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "colleague"
+    (folder / "designs").mkdir(parents=True)
+    (folder / "designs" / "small.toml").write_text('schema = 1\nbase = "mine.toml"\n[design]\nlanes = 4\n')
+    (folder / "designs" / "mine.toml").write_text(
+        'schema = 1\nbase = "topick"\n[design]\nlanes = 2\ndram_channels = 4\n'
+    )
+    text = TEXT.replace('base = "topick"', 'base = "designs/small.toml"')
+    (folder / "space.toml").write_text(text)
+    write_profile(folder / "tiny.npz", PROFILE)
+    for place, name in ((tmp_path, "colleague/space.toml"), (folder, "space.toml")):
+        monkeypatch.chdir(place)
+        space = load_space(Path(name))
+        assert (space.hardware["lanes"], space.hardware["dram_channels"]) == ((4,), (4,))
 
 
 @pytest.mark.parametrize(

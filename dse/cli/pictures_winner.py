@@ -105,10 +105,11 @@ def measured_space(source: str, overrides: Sequence[str]) -> tuple[Space, list[s
     Raises:
         BadInput: as `load_space`, for any other reason.
     """
+    from dse.inputs import locate
     from dse.space import load_space
     from dse.space.definition import DENSE
     from dse.space.reading import find_space
-    from dse.space.source import locate, parse, read_text
+    from dse.space.source import parse, read_text
 
     try:
         return load_space(source, overrides), []

@@ -11,7 +11,8 @@ Designs (`dse.hardware.presets`) and processors (`dse.hardware.processors`) are 
     [components]                # optional, designs only: constants that its published silicon gives
     exponent_um2 = { value = 96200, source = "...", confidence = "..." }
 
-Wherever a shipped name is accepted, a path to such a file works too.
+Wherever a shipped name is accepted, a path to such a file works too; a base's path is looked for where the command runs
+and beside the file that names it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from dse.errors import BadInput, nearest
-from dse.inputs import MAX_TOML, is_file, parse_toml, read_text
+from dse.inputs import MAX_TOML, is_file, locate, parse_toml, read_text
 
 V = TypeVar("V")
 W = TypeVar("W")
@@ -133,7 +134,10 @@ def _read(kind: Kind[V], name: str, seen: tuple[str, ...]) -> Document[V]:
         raise BadInput(f"{at(kind.table)}: {kind.table}: missing; must be a table of {kind.holds}")
     if base is not None and not isinstance(base, str):
         raise BadInput(f"{at('base')}: base: found {base!r}; must be the name of a {kind.noun} or a path")
-    below = _read(kind, base, (*seen, name)) if base is not None else None
+    below = None
+    if base is not None:
+        is_shipped = base in shipped_names(kind)
+        below = _read(kind, base if is_shipped else str(locate(base, Path(name).parent)), (*seen, name))
     entries = dict(below.entries) if below else {}
     entries |= {key: _entry(kind.check, at(kind.table, key), key, value) for key, value in values.items()}
     constants = dict(below.constants) if below else {}

@@ -14,8 +14,9 @@ from dse.hardware.processors import (
     make_processor,
     processor_names,
 )
+from dse.inputs import locate
 from dse.space.definition import Baseline
-from dse.space.source import Place, locate
+from dse.space.source import Place
 
 KEYS: Final = ("processor", "parameters")
 """Keys of such a baseline: the name or file, and values that replace its own."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from dse.errors import BadInput
 from dse.hardware.parameters import PARAMETERS, HardwareValue, check_value
 from dse.hardware.presets import load_preset, preset_names, read_preset
+from dse.inputs import locate
 from dse.space.axes import axis_values
 from dse.space.source import Place
 
@@ -23,14 +25,18 @@ Axes = Mapping[str, tuple[HardwareValue, ...]]
 
 
 def read_hardware(
-    table: Mapping[str, Any], place: Place
+    table: Mapping[str, Any], place: Place, folder: Path = Path()
 ) -> tuple[
     dict[str, tuple[HardwareValue, ...]],
     dict[str, dict[str, tuple[HardwareValue, ...]]],
     str,
     dict[str, float],
 ]:
-    """Axes, those of single algorithms, the base's name, and component constants that the base states."""
+    """Axes, those of single algorithms, the base's name or file, and component constants that the base states.
+
+    Args:
+        folder: where the space lies, beside which a base may lie.
+    """
     place = place / "hardware"
     if "hardware" not in table:
         raise place.error("missing; must be a table with at least base = a preset")
@@ -49,6 +55,8 @@ def read_hardware(
     constants: dict[str, float] = {}
     if base is not None and not needed <= set(axes):
         try:
+            if base not in preset_names():
+                base = str(locate(base, folder))
             preset = read_preset(base)
         except BadInput as error:
             raise (place / "base").error(str(error).removeprefix("hardware: base: ")) from None

@@ -114,7 +114,7 @@ def _read(table: dict[str, Any], place: Place, name: str, folder: Path, profile:
     name = _name(table, place, name)
     description = _text(table, place, "description", "")
     workload = read_workload(table, place)
-    hardware, hardware_for, base, constants = read_hardware(table, place)
+    hardware, hardware_for, base, constants = read_hardware(table, place, folder)
     goals, reference = objectives(table, place)
     tables = algorithm_tables(table, place)
     if profile is None:

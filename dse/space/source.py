@@ -10,7 +10,7 @@ from typing import Any
 
 from dse import inputs
 from dse.errors import BadInput, nearest
-from dse.inputs import MAX_TOML, is_file, is_key, parse_toml, split_key
+from dse.inputs import MAX_TOML, is_key, parse_toml, split_key
 
 _WORD = re.compile(r"^[A-Za-z0-9_+./-]+$")
 
@@ -70,28 +70,6 @@ def read_text(path: Path) -> str:
     return inputs.read_text(
         path, MAX_TOML, "give a space's TOML file or the name of a shipped space", pipes=True
     )
-
-
-def locate(name: str, folder: Path) -> Path:
-    """The file that a space names: from where the command runs, or else beside the space.
-
-    Args:
-        folder: where the space lies.
-
-    Raises:
-        BadInput: there are two, and they differ.
-    """
-    here, beside = Path(name), folder / name
-    if not is_file(here) and is_file(beside):
-        return beside
-    if is_file(here) and is_file(beside) and not here.samefile(beside):
-        import filecmp
-
-        if not filecmp.cmp(here, beside, shallow=False):
-            raise BadInput(
-                f"{name}: there is one here and another beside the space, {beside}; give the full path of one"
-            )
-    return here
 
 
 def parse(file: str, text: str) -> tuple[dict[str, Any], Place]:

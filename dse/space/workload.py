@@ -9,12 +9,13 @@ from typing import Any
 
 from dse.cost.workload import SCOPES
 from dse.errors import BadInput, nearest
+from dse.inputs import locate
 from dse.profiles.naming import ProfileName
 from dse.profiles.profile import PHASES, Profile
 from dse.profiles.schema import QUERY_TILES
 from dse.profiles.store import load_profile
 from dse.space.definition import MOST, QUERY_TILE, WorkloadSpec
-from dse.space.source import Place, locate
+from dse.space.source import Place
 
 
 def read_workload(table: Mapping[str, Any], place: Place) -> WorkloadSpec:

@@ -200,7 +200,7 @@ def test_a_map_takes_the_profile_that_its_space_would(dse: Dse, home: Path, made
     words = ("plot", "colleague/tiny.toml", "-k", "winner", "--over", "workload.batch=1,2", "-o", "m.svg")
     answer = dse(*words, cwd=home)
     assert answer.code == 2
-    assert "there is one here and another beside the space" in answer.stderr
+    assert "there is one here and another beside the file" in answer.stderr
     (home / "tiny.npz").unlink()
     answer = dse(*words, cwd=home)
     assert answer.code == 0, answer.stderr
