@@ -23,6 +23,7 @@ from dse.profiles.lookup import Grid, Selection, select
 from dse.profiles.paired import Difference, paired_difference
 from dse.profiles.profile import ACCURACY_COLUMN, FloatArray, Profile, canonical, setting_key
 from dse.profiles.schema import KnobValue
+from dse.search.alike import groups
 from dse.search.metrics import BaselinePrice, Meter, Rows
 from dse.search.report import BUDGETS
 from dse.search.sweep import CLASSES, SweepResult, sweep
@@ -73,7 +74,7 @@ class Judged:
         figures: metric of `FIGURES` -> value. bound: the resource that sets the time.
         gain: latency of dense attention's pick at the same budget over this one's; NaN where dense has none.
         alike: algorithms of the same budget whose loss cannot be told apart from this one's.
-        letters: those of the groups it belongs to, see `groups`: sharing one means they cannot be told apart.
+        letters: those of the groups it belongs to, see `dse.search.alike.groups`: sharing one means they cannot be told apart.
     """
 
     pick: Pick
@@ -379,26 +380,3 @@ def _alike(algorithm: str, pairs: Sequence[Pair]) -> tuple[str, ...]:
 
 def _loss_of(members: Sequence[Judged], algorithm: str) -> float:
     return next(j.loss[0] for j in members if j.pick.algorithm == algorithm)
-
-
-def groups(names: Sequence[str], alike: Mapping[str, Sequence[str]]) -> list[frozenset[str]]:
-    """The largest sets of which no two members can be told apart, in the order of `names`.
-
-    "Alike" is not transitive, so a name may be in several. Every name is in one at least.
-
-    Args:
-        alike: name -> the names it cannot be told apart from; symmetric.
-    """
-    found: list[frozenset[str]] = []
-
-    def grow(group: frozenset[str], candidates: frozenset[str], excluded: frozenset[str]) -> None:
-        # Bron and Kerbosch (1973): maximal cliques of a small graph.
-        if not candidates and not excluded:
-            found.append(group)
-        for name in sorted(candidates):
-            near = frozenset(alike[name])
-            grow(group | {name}, candidates & near, excluded & near)
-            candidates, excluded = candidates - {name}, excluded | {name}
-
-    grow(frozenset(), frozenset(names), frozenset())
-    return sorted(found, key=lambda g: sorted(names.index(n) for n in g))

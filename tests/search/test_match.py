@@ -21,7 +21,8 @@ from dse.measure.grid import load_grid
 from dse.profiles.paired import t_quantile
 from dse.profiles.profile import ACCURACY_COLUMN, COLUMN, Profile, build_profile
 from dse.search import match_files
-from dse.search.match import Pick, choose, groups, leaders, match, measured_only, with_everything
+from dse.search.alike import groups
+from dse.search.match import Pick, choose, leaders, match, measured_only, with_everything
 from dse.search.match_files import check_directory, info, settings_toml, table, write_match
 from dse.search.sweep import sweep
 from dse.space import load_space
