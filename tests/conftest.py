@@ -1,4 +1,7 @@
-"""Tests marked `model` run the real language model. Where its weights are missing they are skipped with the
+"""Hypothesis draws the same examples every time, so that a failure is one for everybody and none comes by chance;
+`pytest --hypothesis-profile=default` draws others.
+
+Tests marked `model` run the real language model. Where its weights are missing they are skipped with the
 command that installs them, unless DSE_REQUIRE_MODEL is set: then a missing model is a failure."""
 
 from __future__ import annotations
@@ -6,6 +9,10 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("the same", derandomize=True)
+settings.load_profile("the same")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
