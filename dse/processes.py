@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import signal
+import sys
 import threading
 import time
 import uuid
@@ -12,6 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import Final
+
+_TRACKERS: Final = "ignore:resource_tracker"
+"""What Python's option -W takes: warnings that begin with this word are not shown."""
 
 
 @cache
@@ -89,14 +94,21 @@ def unhurried() -> Iterator[None]:
 
 
 def _start_trackers() -> None:
-    """Start the processes that clean up after others: older ones let Ctrl-C through again when they start."""
+    """Start the processes that clean up after others: older ones let Ctrl-C through again when they start.
+
+    They clean up without a word: what they would say of a command that was interrupted comes after its last line.
+    """
     from multiprocessing import resource_tracker
 
-    resource_tracker.ensure_running()
-    with suppress(ImportError, AttributeError):
-        from joblib.externals.loky.backend import resource_tracker as lokys
+    sys.warnoptions.append(_TRACKERS)  # handed down to processes that are started
+    try:
+        resource_tracker.ensure_running()
+        with suppress(ImportError, AttributeError):
+            from joblib.externals.loky.backend import resource_tracker as lokys
 
-        lokys.ensure_running()
+            lokys.ensure_running()
+    finally:
+        sys.warnoptions.remove(_TRACKERS)
 
 
 @cache
