@@ -159,22 +159,63 @@ def test_a_thread_changes_nothing() -> None:
 
 TWICE = """
 import os, signal, sys, time
-from dse.cli.signals import asked_to_end
+from dse.cli.signals import PATIENCE_S, asked_to_end
 with asked_to_end():
     try:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
     except KeyboardInterrupt:
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
         print("letting go", flush=True)
+        time.sleep(PATIENCE_S)
         os.kill(os.getpid(), getattr(signal, sys.argv[1]))
         time.sleep(5)
 """
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_a_second_one_ends_it_at_once(name: str) -> None:
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_asking_twice_means_the_same_and_insisting_ends_it_at_once(name: str) -> None:
     done = subprocess.run([sys.executable, "-c", TWICE, name], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (-getattr(signal, name), "letting go\n", "")
+
+
+AT_EXIT = """
+import atexit, os, signal, time
+from dse.cli import main
+from dse.cli import app
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+@atexit.register
+def late():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.1)
+
+class Last:
+    kill, pid, number = staticmethod(os.kill), os.getpid(), signal.SIGINT
+    def __del__(self):
+        self.kill(self.pid, self.number)
+
+last = Last()
+
+def interrupted(*_, **__):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)
+
+app.group.main = interrupted
+raise SystemExit(main())
+"""
+
+
+def test_a_signal_that_wrappers_hand_on_while_python_shuts_down() -> None:
+    done = subprocess.run([sys.executable, "-c", AT_EXIT], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
+
+
+def test_commands_inside_one_another_hear_the_same() -> None:
+    with asked_to_end() as outer, asked_to_end() as inner:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(signal.SIGTERM)
+        assert inner.word == outer.word == "terminated"
 
 
 def test_a_forked_child_ends_without_a_word() -> None:
