@@ -87,7 +87,7 @@ def responses(
     """Series of measured settings along one knob.
 
     Args:
-        knob: which; default: the one with the most measured values.
+        knob: which; default: of those not fixed, the one with the most measured values.
         by: a second knob; one series per value.
         fixed: values of other knobs; those left out stay at their defaults, or at the commonest value where no
             setting was measured with the default.
@@ -97,7 +97,8 @@ def responses(
         The knob, its series, and the values that stayed fixed.
 
     Raises:
-        BadInput: unknown algorithm or knob, or fewer than two values were measured.
+        BadInput: unknown algorithm or knob, a knob that is both drawn and fixed, a fixed value that was not
+            measured, or fewer than two values that were.
     """
     if algorithm not in profile.algorithms:
         raise BadInput(
@@ -107,9 +108,20 @@ def responses(
     for name in (knob, by, *(fixed or {})):
         if name and name not in known:
             raise BadInput(f"{algorithm}: no knob {name!r}; {nearest(name, known)}")
+    for name, value in (fixed or {}).items():
+        if name in (knob, by):
+            raise BadInput(
+                f"{algorithm}.{name}: is drawn along its values; it cannot be fixed to {value!r} too"
+            )
+        if not isinstance(value, KnobValue) or canonical(value) not in map(canonical, known[name]):
+            have = ", ".join(str(v) or '""' for v in known[name])
+            raise BadInput(f"{algorithm}.{name}: {value!r} was not measured; measured: {have}")
     measured = [i for i in profile.rows(algorithm) if any(profile.measured(c)[i] for c in profile.contexts)]
     held = {**profile.defaults.get(algorithm, {}), **(fixed or {})}
-    knob = knob or max(known, key=lambda k: len(_along(profile, measured, k, by, held)))
+    free = [name for name in known if name != by and name not in (fixed or {})]
+    if not free:
+        raise BadInput(f"{algorithm}: every knob is fixed; leave one to draw")
+    knob = knob or max(free, key=lambda k: len(_along(profile, measured, k, by, held)))
     rows = _along(profile, measured, knob, by, held)
     if len({canonical(profile.settings[i].knobs[knob]) for i in rows}) < 2:
         others = [k for k in known if len(_along(profile, measured, k, "", held)) > 1]

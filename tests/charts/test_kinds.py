@@ -142,6 +142,31 @@ def test_a_response_that_cannot_be_had_is_explained(arguments: tuple[str, ...], 
         responses(profile, *arguments)
 
 
+def test_what_is_fixed_stays_fixed_and_was_measured() -> None:
+    profile = synthetic_profile()
+    knob, _, held = responses(profile, "token-picker", fixed={"threshold": 1e-3})
+    assert knob == "chunks"
+    assert held["threshold"] == 1e-3
+    for arguments, fixed, message in (
+        ((), {"chunks": "nonsense"}, "token-picker.chunks: 'nonsense' was not measured; measured: "),
+        ((), {"threshold": float("nan")}, "threshold: nan was not measured"),
+        ((), {"chunks": [1]}, r"chunks: \[1\] was not measured"),
+        (
+            ("threshold",),
+            {"threshold": 1e-3},
+            "threshold: is drawn along its values; it cannot be fixed to 0.001",
+        ),
+        (("threshold", "chunks"), {"chunks": "6+6"}, "chunks: is drawn along its values"),
+        (
+            (),
+            {name: values[0] for name, values in profile.knobs("token-picker").items()},
+            "every knob is fixed",
+        ),
+    ):
+        with pytest.raises(BadInput, match=message):
+            responses(profile, "token-picker", *arguments, fixed=fixed)
+
+
 def test_texts_as_knob_values_are_ticks(tmp_path: Path) -> None:
     knob, series, _ = responses(synthetic_profile(), "token-picker", "chunks")
     text = words(response_figure("token-picker", knob, series), tmp_path)
