@@ -143,10 +143,12 @@ def hold(directory: Path, wait_s: float = 0.0) -> Iterator[Hold]:
         BadInput: another process holds it; the message says which, where and since when.
         OSError: the place cannot be written.
     """
-    place = directory.resolve()
+    place = Path(os.path.realpath(directory))  # of links that lead in a circle `resolve` makes a RuntimeError
     if place in _HELD:
         yield _HELD[place]
         return
+    if directory.is_symlink() and not directory.exists():
+        raise BadInput(f"{directory}: is a link that leads nowhere; remove it, or choose another directory")
     made = [one for one in (directory, *directory.parents) if not one.exists()]
     directory.mkdir(parents=True, exist_ok=True)
     handle, before = _acquire(directory, wait_s)

@@ -72,6 +72,16 @@ def test_a_folder_is_held_by_one_process_and_let_go_of(tmp_path: Path) -> None:
     assert list(place.iterdir()) == []
 
 
+def test_links_that_lead_nowhere_are_no_directories(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "nowhere").symlink_to("not/there")
+    for name in ("loop", "nowhere"):
+        with pytest.raises(BadInput, match=f"{name}: is a link that leads nowhere"), hold(tmp_path / name):
+            pass
+    with pytest.raises(OSError, match="symbolic links"), hold(tmp_path / "loop" / "run"):
+        pass
+
+
 def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("x")
     (tmp_path / "run").mkdir()
