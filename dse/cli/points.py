@@ -154,21 +154,31 @@ def _space(source: str, overrides: Sequence[str]) -> Space:
 
 
 def _row(run: Run, point: str) -> int:
-    """Position in the front of the row an id (or its beginning) or a row number names."""
+    """Position in the front of the row an id (or its beginning) or a row number names.
+
+    Raises:
+        BadInput: there is none, or there are several; the message tells them apart.
+    """
     ids = [str(value) for value in run.front["point"]]
-    found = [i for i, value in enumerate(ids) if value == point]
-    if not found and len(point) >= SHORTEST:
-        found = [i for i, value in enumerate(ids) if value.startswith(point)]
-    if len(found) > 1:
-        raise BadInput(f"{run.directory}: {point!r} begins the ids of {len(found)} points; give more of it")
-    if found:
-        return found[0]
-    number = point.isascii() and point.isdigit()
-    if number and len(point) < 12 and 1 <= int(point) <= len(ids):
-        return int(point) - 1
+    if point in ids:
+        return ids.index(point)
+    begun = [i for i, value in enumerate(ids) if len(point) >= SHORTEST and value.startswith(point)]
+    digits = point.isascii() and point.isdigit()
+    number = int(point) if digits and len(point) < 12 else 0
+    if 1 <= number <= len(ids):
+        others = [ids[i] for i in begun if i != number - 1]
+        if others:
+            raise BadInput(
+                f"{run.directory}: {point!r} is the number of the row of point {ids[number - 1]} and begins the id "
+                f"{' and '.join(others)}; give the whole id of the point you mean"
+            )
+        return number - 1
+    if len(begun) > 1:
+        raise BadInput(f"{run.directory}: {point!r} begins the ids of {len(begun)} points; give more of it")
+    if begun:
+        return begun[0]
     raise BadInput(
-        f"{run.directory}: no point {point!r}; {'' if number else nearest(point, ids)}"
-        f"{'' if not number else f'rows go from 1 to {len(ids)}'}"
+        f"{run.directory}: no point {point!r}; {f'rows go from 1 to {len(ids)}' if digits else nearest(point, ids)}"
     )
 
 

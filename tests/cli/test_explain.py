@@ -7,9 +7,13 @@ import io
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from cli.conftest import Dse
+from dse.cli.points import _row
+from dse.errors import BadInput
+from dse.results import Run
 
 RUN = "results/tiny"
 
@@ -73,6 +77,30 @@ def test_a_space_and_a_preset_take_their_point_from_set(dse: Dse, home: Path) ->
     assert found["hardware"]["lanes"] == 7
     assert story(dse, home, "tiny.toml")["algorithm"] == "dense"
     assert story(dse, home, "dense-array")["hardware"]["lanes"] == 8
+
+
+def test_rows_and_ids_are_never_taken_for_each_other() -> None:
+    ids = [f"{n:012x}" for n in range(0x0A0000000000, 0x0A0000000000 + 150)]
+    ids[119], ids[29], ids[39], ids[3] = "119aaaaaaaaa", "120bbbbbbbbb", "107ccccccccc", "107ddddddddd"
+    ids[104], ids[9] = "105eeeeeeeee", "123456789012"
+    run = Run(Path("run"), None, pd.DataFrame({"point": ids}), {})  # type: ignore[arg-type]
+    for row, name in enumerate(ids):
+        assert _row(run, name) == row
+        text = str(row + 1)
+        others = [i for i in ids if i != name and len(text) > 2 and i.startswith(text)]
+        if not others:
+            assert _row(run, text) == row
+            continue
+        with pytest.raises(BadInput) as refused:
+            _row(run, text)
+        assert all(i in str(refused.value) for i in (name, *others))
+    for text in ("119", "120", "107", "123"):
+        with pytest.raises(BadInput, match=f"'{text}' is the number of the row of point"):
+            _row(run, text)
+    assert _row(run, "105") == 104  # the row, and the only id that begins so
+    assert (_row(run, "119a"), _row(run, "120b"), _row(run, "1234")) == (119, 29, 9)
+    with pytest.raises(BadInput, match="begins the ids of"):
+        _row(run, "0a0")
 
 
 def test_constants_of_a_preset_name_it_and_give_way_to_set(dse: Dse, home: Path) -> None:
