@@ -53,12 +53,13 @@ def explained(point: Point) -> dict[str, Any]:
     stats, work = point.stats, point.workload
     story = explain(stats, point.design, work, point.components, point.origins)
     known = price_range(stats, point.design, work, point.components)
+    asked = point.space.workload
     about = {
         "point": point.name,
         "algorithm": point.algorithm,
         "knobs": dict(point.knobs),
         "hardware": dict(point.design),
-        "workload": asdict(work) | {"profile": point.space.workload.profile, "grouped": stats.grouped},
+        "workload": asdict(work) | {"profile": asked.profile, "batch": asked.batch, "grouped": stats.grouped},
         "changed": point.changed,
         "accuracy": str(point.selection.status[0]),
     }

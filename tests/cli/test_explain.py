@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 
 from cli.conftest import Dse
+from dse.cli.environment import Environment
+from dse.cli.explain_text import _changes
 from dse.cli.points import _row
 from dse.errors import BadInput
 from dse.results import Run
@@ -79,6 +81,13 @@ def test_a_space_and_a_preset_take_their_point_from_set(dse: Dse, home: Path) ->
     assert story(dse, home, "dense-array")["hardware"]["lanes"] == 8
 
 
+def test_the_largest_batch_is_said_as_the_space_says_it(dse: Dse, home: Path) -> None:
+    found = story(dse, home, "tiny.toml", "--set", "workload.batch=max")
+    assert found["workload"]["batch"] == "max"
+    assert found["metrics"]["batch"] == found["metrics"]["batch_limit"] > 1
+    assert story(dse, home, "tiny.toml", "--set", "workload.batch=3")["workload"]["batch"] == 3
+
+
 def test_rows_and_ids_are_never_taken_for_each_other() -> None:
     ids = [f"{n:012x}" for n in range(0x0A0000000000, 0x0A0000000000 + 150)]
     ids[119], ids[29], ids[39], ids[3] = "119aaaaaaaaa", "120bbbbbbbbb", "107ccccccccc", "107ddddddddd"
@@ -101,6 +110,18 @@ def test_rows_and_ids_are_never_taken_for_each_other() -> None:
     assert (_row(run, "119a"), _row(run, "120b"), _row(run, "1234")) == (119, 29, 9)
     with pytest.raises(BadInput, match="begins the ids of"):
         _row(run, "0a0")
+
+
+def test_a_parameter_that_does_something_is_not_listed_as_without_effect() -> None:
+    out = io.StringIO()
+    same = {"energy": 0.0, "area": 0.0, "value": "a"}
+    changes = [
+        {"parameter": "dram", "instead": "b", "latency": 0.5, **same},
+        {"parameter": "dram", "instead": "c", "latency": 0.0, **same},
+        {"parameter": "softmax", "instead": "b", "latency": 0.0, **same},
+    ]
+    _changes(Environment(out, io.StringIO(), columns=100), changes)
+    assert out.getvalue().splitlines()[-1] == "no effect: softmax"
 
 
 def test_constants_of_a_preset_name_it_and_give_way_to_set(dse: Dse, home: Path) -> None:
