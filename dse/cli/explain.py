@@ -23,7 +23,8 @@ def command(environment: Environment, run: str, point: str, overrides: tuple[str
     """Explain the price of one point: what binds it, what it rests on, what would change it.
 
     RUN is a run directory and POINT the id (or its beginning) or the row number of a point in its front.csv;
-    --set changes the point. Or RUN is a space or a preset, and --set describes the point:
+    --set changes the point. Or RUN is a space or a preset, and --set describes the point; what it leaves out has the
+    only value that the space gives it, else the baseline's (hardware) or the usual one (knobs):
 
     \b
         dse explain results/quickstart 3
