@@ -23,7 +23,8 @@ def command(environment: Environment, run: str, point: str, overrides: tuple[str
     """Explain the price of one point: what binds it, what it rests on, what would change it.
 
     RUN is a run directory and POINT the id (or its beginning) or the row number of a point in its front.csv;
-    --set changes the point. Or RUN is a space or a preset, and --set describes the point:
+    --set changes the point. Or RUN is a space or a preset, and --set describes the point; what it leaves out has the
+    only value that the space gives it, else the baseline's (hardware) or the usual one (knobs):
 
     \b
         dse explain results/quickstart 3
@@ -53,12 +54,13 @@ def explained(point: Point) -> dict[str, Any]:
     stats, work = point.stats, point.workload
     story = explain(stats, point.design, work, point.components, point.origins)
     known = price_range(stats, point.design, work, point.components)
+    asked = point.space.workload
     about = {
         "point": point.name,
         "algorithm": point.algorithm,
         "knobs": dict(point.knobs),
         "hardware": dict(point.design),
-        "workload": asdict(work) | {"profile": point.space.workload.profile, "grouped": stats.grouped},
+        "workload": asdict(work) | {"profile": asked.profile, "batch": asked.batch, "grouped": stats.grouped},
         "changed": point.changed,
         "accuracy": str(point.selection.status[0]),
     }

@@ -265,7 +265,8 @@ def _changes(environment: Environment, changes: Sequence[Mapping[str, Any]]) -> 
             *(Column(k, k, "%", text=_percent) for k in ("latency", "energy", "area")),
         ),
     )
-    still = list(dict.fromkeys(c["parameter"] for c in changes if c not in moving))
+    shown = {c["parameter"] for c in moving}  # another value of it may do nothing
+    still = list(dict.fromkeys(c["parameter"] for c in changes if c["parameter"] not in shown))
     if still:
         _paragraph(environment, f"no effect: {', '.join(still)}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from dse.cli.environment import Environment
 from dse.cli.pictures import Drawn, only, titled
@@ -122,26 +122,29 @@ def draw_dram(environment: Environment, runs: tuple[str, ...], wish: Wish) -> Dr
 
 
 def _random_rows(run: Run) -> dict[str, tuple[list[float], list[float]]]:
-    """Efficiency of rows kept independently of each other, on the baseline's machine with each DRAM of the run."""
+    """Efficiency of rows kept independently of each other, for each DRAM of the run.
+
+    The machine around it is the baseline's, or where that is a processor, the one of the first point with this DRAM.
+    """
     import numpy as np
 
+    from dse.cli.points import design_of_row
     from dse.cost.explain import explain
     from dse.cost.workload import Workload
-    from dse.hardware.presets import load_preset
+    from dse.hardware.parameters import check_design
     from dse.profiles.schema import Form
     from dse.validation.bench import Work, dense_counts, scattered, shape
 
-    base: dict[str, Any] = dict(run.space.baseline.hardware) or (
-        dict(load_preset(run.space.base)) if run.space.base != "explicit" else {}
-    )
-    if not base:
-        return {}
     n = float(run.space.workload.context)
     kept = np.geomspace(0.01, 1.0, 25)
     curves = {}
     for kind in sorted(set(run.front["hardware.dram"])):
         row = run.front[run.front["hardware.dram"] == kind].iloc[0]
-        design = {**base, "dram": kind, "dram_channels": int(row["hardware.dram_channels"])}
+        own = design_of_row(row)
+        around = run.space.baseline.hardware or own
+        # The curve is of memory: none where all lies in the buffers.
+        memory = {"dram": kind, "dram_channels": own["dram_channels"], "residence": "dram"}
+        design = check_design("", {**around, **memory})
         efficiencies = []
         for share in kept:
             counts = dense_counts(n) | {

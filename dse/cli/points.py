@@ -11,6 +11,7 @@ from dse.errors import BadInput, nearest
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
     from dse.cost.statistics import Statistics
     from dse.cost.workload import Workload
@@ -52,14 +53,16 @@ class Point:
     @property
     def origins(self) -> dict[str, tuple[str, str]]:
         """Constants that are the base preset's own -> their source and confidence there."""
-        from dse.hardware.presets import preset_names, read_preset
+        from dse.hardware.presets import read_preset
 
         base = self.space.base
-        if base not in preset_names() and not Path(base).is_file():
-            return {}  # a run made with a file that is no longer there
+        try:
+            preset = read_preset(base)
+        except BadInput:
+            return {}  # a run made with a file that is gone, or that is no preset any more
         return {
             name: (f"preset {base}: {entry.source}", entry.confidence)
-            for name, entry in read_preset(base).components.items()
+            for name, entry in preset.components.items()
             if self.components.get(name) == entry.value
         }
 
@@ -79,6 +82,12 @@ class _Given:
     workload: dict[str, Any] = field(default_factory=dict)
     components: dict[str, Any] = field(default_factory=dict)
 
+    def take(self, text: str, algorithm: str) -> None:
+        """The algorithm that ``--set text`` is about, the same for all."""
+        if self.algorithm not in ("", algorithm):
+            raise BadInput(f"--set {text}: a point has one algorithm; found {self.algorithm} before")
+        self.algorithm = algorithm
+
 
 def find_point(source: str, point: str, overrides: Sequence[str]) -> Point:
     """The point `point` of a run, or the one that ``--set`` describes on a run, space or preset.
@@ -87,7 +96,8 @@ def find_point(source: str, point: str, overrides: Sequence[str]) -> Point:
         source: run directory, space (file or shipped name), or preset.
         point: id (or its beginning), or row number from 1, of a run's front.csv; empty for none.
         overrides: ``key=value``: ``algorithm``, ``ALGORITHM.knob``, ``hardware.parameter``, ``workload.key`` or
-            ``components.name``.
+            ``components.name``. What they leave out is the row's; without a row the only value that the space has,
+            else the baseline's (or its base's) of the hardware and the profile's default of a knob.
 
     Raises:
         BadInput: no such run, point or key.
@@ -109,11 +119,11 @@ def find_point(source: str, point: str, overrides: Sequence[str]) -> Point:
             raise BadInput(
                 f"{source}: which point? give an id or a row number of front.csv (1 to {len(run.front)})"
             )
-        return _of_settings(space, {}, _given(space, overrides))
+        return _of_settings(space, _given(space, overrides), run)
     space = _space(source, tiles)
     if point:
         raise BadInput(f"{source}: POINT {point!r} belongs to a run's directory; describe a point with --set")
-    return _of_settings(space, {}, _given(space, overrides))
+    return _of_settings(space, _given(space, overrides))
 
 
 def statistics_of(space: Space, selection: Selection) -> Statistics:
@@ -154,21 +164,31 @@ def _space(source: str, overrides: Sequence[str]) -> Space:
 
 
 def _row(run: Run, point: str) -> int:
-    """Position in the front of the row an id (or its beginning) or a row number names."""
+    """Position in the front of the row an id (or its beginning) or a row number names.
+
+    Raises:
+        BadInput: there is none, or there are several; the message tells them apart.
+    """
     ids = [str(value) for value in run.front["point"]]
-    found = [i for i, value in enumerate(ids) if value == point]
-    if not found and len(point) >= SHORTEST:
-        found = [i for i, value in enumerate(ids) if value.startswith(point)]
-    if len(found) > 1:
-        raise BadInput(f"{run.directory}: {point!r} begins the ids of {len(found)} points; give more of it")
-    if found:
-        return found[0]
-    number = point.isascii() and point.isdigit()
-    if number and len(point) < 12 and 1 <= int(point) <= len(ids):
-        return int(point) - 1
+    if point in ids:
+        return ids.index(point)
+    begun = [i for i, value in enumerate(ids) if len(point) >= SHORTEST and value.startswith(point)]
+    digits = point.isascii() and point.isdigit()
+    number = int(point) if digits and len(point) < 12 else 0
+    if 1 <= number <= len(ids):
+        others = [ids[i] for i in begun if i != number - 1]
+        if others:
+            raise BadInput(
+                f"{run.directory}: {point!r} is the number of the row of point {ids[number - 1]} and begins the id "
+                f"{' and '.join(others)}; give the whole id of the point you mean"
+            )
+        return number - 1
+    if len(begun) > 1:
+        raise BadInput(f"{run.directory}: {point!r} begins the ids of {len(begun)} points; give more of it")
+    if begun:
+        return begun[0]
     raise BadInput(
-        f"{run.directory}: no point {point!r}; {'' if number else nearest(point, ids)}"
-        f"{'' if not number else f'rows go from 1 to {len(ids)}'}"
+        f"{run.directory}: no point {point!r}; {f'rows go from 1 to {len(ids)}' if digits else nearest(point, ids)}"
     )
 
 
@@ -193,7 +213,7 @@ def _given(space: Space, overrides: Sequence[str]) -> _Given:
         if path == ("algorithm",):
             if value not in known:
                 raise BadInput(f"--set {text}: no algorithm {value!r}; {nearest(str(value), known)}")
-            given.algorithm = value
+            given.take(text, value)
         elif head == "hardware" and len(path) == 2:
             if path[1] not in PARAMETERS:
                 raise BadInput(f"--set {text}: no such parameter; {nearest(path[1], PARAMETERS)}")
@@ -211,13 +231,13 @@ def _given(space: Space, overrides: Sequence[str]) -> _Given:
             knobs = space.profile.knobs(head)
             if path[1] not in knobs:
                 raise BadInput(f"--set {text}: no such knob; {nearest(path[1], knobs)}")
-            texts = all(isinstance(v, str) for v in knobs[path[1]])
-            given.knobs[path[1]] = str(value) if texts else value
-            if given.algorithm not in ("", head):
-                raise BadInput(f"--set {text}: a point has one algorithm; found {given.algorithm} before")
-            given.algorithm = head
+            given.knobs[path[1]] = _knob(text, value, knobs[path[1]])
+            given.take(text, head)
         else:
             sections = ("algorithm", "hardware", "workload", "components", *known)
+            if head in sections:
+                right = "algorithm=NAME" if head == "algorithm" else f"{head}.KEY=VALUE"
+                raise BadInput(f"--set {text}: must be {right}")
             raise BadInput(f"--set {text}: no such key; {nearest(head, sections)}")
     try:
         check_devices({**space.components, **given.components})
@@ -226,9 +246,27 @@ def _given(space: Space, overrides: Sequence[str]) -> _Given:
     return given
 
 
-def _of_settings(space: Space, knobs: Mapping[str, Any], given: _Given) -> Point:
-    """The baseline's design and the algorithm's default knobs, with what was given in their place."""
-    from dse.hardware.presets import load_preset
+def _knob(text: str, value: Any, measured: Sequence[KnobValue]) -> KnobValue:
+    """The value that ``--set text`` gives a knob: one number, text or truth value, of the measured values' kind."""
+    from dse.space.axes import scalar
+    from dse.space.source import Place
+
+    place = Place(f"--set {text}")
+    if not isinstance(value, bool | int | float | str):
+        raise place.error("must be one value")
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    have = ", ".join(map(str, measured))
+    if all(isinstance(v, str) for v in measured):
+        if not number and not isinstance(value, str):
+            raise place.error(f"must be text; measured: {have}")
+        value = str(value)  # --set a.chunks=12 means the text "12"
+    elif not number and all(isinstance(v, int | float) and not isinstance(v, bool) for v in measured):
+        raise place.error(f"must be a number; measured: {have}")
+    return scalar(value, place)
+
+
+def _of_settings(space: Space, given: _Given, run: Run | None = None) -> Point:
+    """What was given, on the knobs and the machine that the space leaves (`_design`)."""
     from dse.space.definition import DENSE
 
     algorithm = given.algorithm or DENSE
@@ -236,22 +274,60 @@ def _of_settings(space: Space, knobs: Mapping[str, Any], given: _Given) -> Point
         raise BadInput(
             f"--set algorithm={algorithm}: not measured; {nearest(algorithm, space.profile.algorithms)}"
         )
-    design: dict[str, Any] = dict(space.baseline.hardware) or dict(load_preset(space.base))
-    return _point(space, algorithm, {**knobs, **given.knobs}, {**design, **given.hardware}, given)
+    spec = space.algorithms.get(algorithm)
+    knobs = {knob: values[0] for knob, values in spec.knobs.items() if len(values) == 1} if spec else {}
+    return _point(space, algorithm, {**knobs, **given.knobs}, _design(space, algorithm, given, run), given)
+
+
+def _design(space: Space, algorithm: str, given: _Given, run: Run | None) -> dict[str, Any]:
+    """What was given, else an algorithm's axes of one value; for swept ones the baseline's value, else the base's.
+
+    Args:
+        run: where the space is its record. A file that is its base may have changed since: it is not asked.
+
+    Raises:
+        BadInput: nothing says the value of a swept parameter.
+    """
+    from dse.hardware.parameters import PARAMETERS
+    from dse.hardware.presets import load_preset, preset_names
+
+    axes = space.axes(algorithm)
+    single = {
+        name: values[0]
+        for table in (space.hardware, axes)
+        for name, values in table.items()
+        if len(values) == 1
+    }
+    design: dict[str, Any] = {**space.baseline.hardware, **single, **given.hardware}
+    swept = [name for name in PARAMETERS if name not in design]
+    if not swept:
+        return design
+    if space.base == "explicit":
+        why = "the space has no base"
+    elif run is not None and space.base not in preset_names():
+        why = f"the run does not keep the file of its base {space.base}"
+    else:
+        try:
+            return {**load_preset(space.base), **design}
+        except BadInput as error:
+            why = str(error)
+    where = run.directory if run else f"space {space.name!r}"
+    values = " ".join(f"--set hardware.{name}={axes[name][0]}" for name in swept)
+    raise BadInput(
+        f"{where}: hardware.{swept[0]}: has several values, and {why}; say which, such as {values}"
+    )
 
 
 def point_of_row(run: Run, space: Space, row: int, overrides: Sequence[str]) -> Point:
     """The point of a row, with what was given in its place."""
-    from dse.hardware.parameters import PARAMETERS
-
     given = _given(space, overrides)
     values = run.front.iloc[row]
     algorithm = str(values["algorithm"])
     if given.algorithm not in ("", algorithm):
         raise BadInput(f"--set: the point is of {algorithm}, not {given.algorithm}; leave POINT out")
     knobs = _knobs(space, algorithm, values)
-    design = {name: _plain(values[f"hardware.{name}"]) for name in PARAMETERS if f"hardware.{name}" in values}
-    found = _point(space, algorithm, {**knobs, **given.knobs}, {**design, **given.hardware}, given)
+    design = {**design_of_row(values), **given.hardware}
+    found = _point(space, algorithm, {**knobs, **given.knobs}, design, given)
     return replace(found, name=str(values["point"]), changed=bool(overrides), run=run, row=row)
 
 
@@ -281,6 +357,13 @@ def _point(
 def _knobs(space: Space, algorithm: str, values: Any) -> dict[str, Any]:
     """The knobs of a row."""
     return {knob: _plain(values[f"{algorithm}.{knob}"]) for knob in space.algorithms[algorithm].knobs}
+
+
+def design_of_row(values: pd.Series[Any]) -> dict[str, HardwareValue]:
+    """The design of a row of a front; parameters newer than its run are left out."""
+    from dse.hardware.parameters import PARAMETERS
+
+    return {name: _plain(values[f"hardware.{name}"]) for name in PARAMETERS if f"hardware.{name}" in values}
 
 
 def _plain(value: Any) -> Any:

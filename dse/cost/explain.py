@@ -48,7 +48,7 @@ def explain(
         - ``phase_bound``: {phase: resource that is longest};
         - ``series_s``: {cause: seconds} added to the phases of each head;
         - ``beside_s``: {engine: seconds} that run beside;
-        - ``busy_s`` and ``use``: {resource: seconds} over all phases, and as a fraction of the latency;
+        - ``busy_s`` and ``use``: {resource: seconds} over all phases, and as a fraction of `attention_s`;
         - ``alone_s``: the sum of heads one after another; ``overlap_s`` what heads in flight saved;
         - ``energy_j``, ``power_w``, ``area_mm2``: by component; ``dram_bytes``: by stream;
         - ``dram_efficiency``: compulsory bytes over what peak bandwidth moves while memory is busy;

@@ -111,6 +111,67 @@ def swept(tmp_path_factory: pytest.TempPathFactory, made_profile: Path) -> Path:
     return folder
 
 
+AGAINST = """\
+schema = 1
+
+[workload]
+profile = "tiny.npz"
+context = 1024
+
+[algorithms.dense]
+k_bits = 8
+v_bits = 8
+
+[algorithms.token-picker]
+threshold = [1e-3, 1e-2]
+chunks = "6+6"
+margin = 0.5
+
+[hardware]
+base = "sub/own.toml"
+lanes = [24, 48]
+clock_ghz = 1.0
+dram_channels = 2
+
+[hardware.for.token-picker]
+clock_ghz = 0.7
+
+[baseline]
+processor = "a100-80gb"
+"""
+
+OWN = """\
+schema = 1
+base = "topick-gqa"
+
+[design]
+lanes = 5
+key_buffer_kib = 77.0
+
+[components]
+exponent_um2 = { value = 5000, source = "a die photo", confidence = "measured" }
+"""
+
+
+@pytest.fixture(scope="session")
+def against(tmp_path_factory: pytest.TempPathFactory, made_profile: Path) -> Path:
+    """A directory with `against.toml`, its base and its run against a processor; for tests that only read."""
+    folder = tmp_path_factory.mktemp("against")
+    shutil.copy(made_profile, folder / "tiny.npz")
+    (folder / "sub").mkdir()
+    (folder / "sub/own.toml").write_text(OWN, encoding="utf-8")
+    (folder / "against.toml").write_text(AGAINST, encoding="utf-8")
+    with contextlib.chdir(folder):
+        assert main(["sweep", "against.toml", "--json"], Environment(io.StringIO(), io.StringIO())) == 0
+    return folder
+
+
+@pytest.fixture
+def against_own(against: Path, tmp_path: Path) -> Path:
+    """A copy of `against` to change."""
+    return Path(shutil.copytree(against, tmp_path / "against"))
+
+
 def snapshot(folder: Path) -> dict[str, bytes]:
     """Every file below a folder and its bytes."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
