@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from cli.conftest import Answer, Dse, snapshot
 
+from dse.cli import study as command
 from dse.cli.options import MAX_SEED
 from dse.errors import BadInput, DseError
 from dse.profiles.profile import Profile
@@ -20,10 +21,12 @@ from dse.search.evaluate import evaluate
 from dse.search.sweep import sweep
 from dse.space import load_space
 from dse.space.definition import Limits, Space
+from dse.study.directory import prepared, write
 from dse.study.evaluate import violation
 from dse.study.measuring import join
 from dse.study.result import SAME
-from dse.study.run import MOST_SEED, _said, study
+from dse.study.run import _said, study
+from dse.study.samplers import MOST_SEED
 from dse.study.storage import read_place
 
 
@@ -127,7 +130,8 @@ def test_flat_and_time_stop_and_take_back_the_rest(space: Space, tmp_path: Path)
 def test_a_study_of_something_else_is_named_and_not_mixed(space: Space, tmp_path: Path) -> None:
     at = f"sqlite:///{tmp_path}/s.db"
     study(space, trials=3, storage=at, name="mine")
-    with pytest.raises(BadInput, match="seeks other objectives"):
+    advice = "seeks other objectives; nothing was mixed: give another --study-name, and its directory with --output$"
+    with pytest.raises(BadInput, match=advice):
         study(space, trials=1, storage=at, name="mine", objective="speedup")
     with pytest.raises(BadInput, match="--continuous"):
         study(space, trials=1, storage=at, name="mine", continuous=True)
@@ -246,14 +250,57 @@ def test_the_command_adds_trials_to_its_run(dse: Dse, home: Path) -> None:
 
 
 def test_a_sweeps_run_and_another_spaces_are_left_alone(dse: Dse, home: Path) -> None:
-    assert dse("sweep", "tiny.toml", "-o", "swept").code == 0
-    before = (home / "swept" / "run.json").read_bytes()
-    assert "holds a sweep's run" in _told(dse("study", "tiny.toml", "-o", "swept"))
-    assert (home / "swept" / "run.json").read_bytes() == before
-    warm = dse("study", "tiny.toml", "--trials", 3, "--warm-start", "swept", "--json")
+    assert dse("sweep", "tiny.toml", "-o", "results/swept").code == 0
+    before = (home / "results" / "swept" / "run.json").read_bytes()
+    assert "holds a sweep's run" in _told(dse("study", "tiny.toml", "-o", "results/swept"))
+    assert (home / "results" / "swept" / "run.json").read_bytes() == before
+    warm = dse("study", "tiny.toml", "--trials", 3, "--warm-start", "results/swept", "--json")
     assert warm.json["trials"] == 3
+    assert warm.json["command"] == "dse study tiny.toml --trials 3 --warm-start results/swept", "runs again"
     other = dse("study", "tiny.toml", "--set", "hardware.lanes=24", "-o", "results/tiny-study")
     assert "another space" in _told(other)
+
+
+def _result(folder: Path) -> dict[str, bytes]:
+    """What lies in a study's directory, but for the journal, which notes what was asked for."""
+    return {k: v for k, v in snapshot(folder / "results" / "tiny-study").items() if k != "trials.log"}
+
+
+def test_the_result_of_another_study_is_left_alone(
+    dse: Dse, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "_draw", lambda run: None)
+    assert dse("study", "tiny.toml", "--trials", 2, "--sampler", "random").code == 0
+    before = _result(home)
+    name = read_run(home / "results" / "tiny-study").info["study"]
+    refused = dse("study", "tiny.toml", "--trials", 1, "--study-name", "other")
+    assert refused.code == 2
+    assert (
+        f"results/tiny-study: holds study {name}, not other; nothing was overwritten, choose another "
+        in _told(refused)
+    )
+    for other in (("--continuous",), ("--objective", "speedup")):
+        assert _told(dse("study", "tiny.toml", "--trials", 1, *other)).endswith(
+            "; nothing was mixed: choose another directory with --output\n"
+        )
+    for url in ("memory", f"sqlite:///{home}/kept.db"):
+        line = _told(dse("study", "tiny.toml", "--trials", 1, "--storage", url))
+        assert f"holds study {name} of journal:trials.log, not that of {url.partition(':')[0]}" in line
+    assert _result(home) == before
+    assert not (home / "kept.db").exists()
+    afresh = dse("study", "tiny.toml", "--trials", 1, "--study-name", "other", "--fresh", "--json")
+    assert (afresh.json["study"], afresh.json["trials"]) == ("other", 1)
+
+
+def test_another_studys_result_that_came_meanwhile_is_left_alone(space: Space, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with prepared(run, space, "first") as one, prepared(run, space, "second") as two:
+        write(run, study(space, trials=1, sampler="random", storage=one, name="first"))
+        late = study(space, trials=1, sampler="random", storage=two, name="second")
+        before = snapshot(run)
+        with pytest.raises(BadInput, match="holds study first, not second; nothing was overwritten"):
+            write(run, late)
+    assert snapshot(run) == before
 
 
 @pytest.mark.parametrize(
