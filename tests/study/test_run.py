@@ -4,6 +4,7 @@ import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from dse.space.definition import Limits, Space
 from dse.study.directory import prepared, write
 from dse.study.evaluate import violation
 from dse.study.measuring import join
-from dse.study.result import SAME
+from dse.study.result import SAME, samplers
 from dse.study.run import _said, study
 from dse.study.samplers import MOST_SEED
 from dse.study.storage import read_place
@@ -366,3 +367,53 @@ def test_run_json_says_what_it_is(dse: Dse, home: Path) -> None:
     assert info["storage"] == "sqlite:kept.db"
     assert info["status"] == "complete"
     assert str(home) not in json.dumps(info)
+
+
+def test_a_study_of_every_point_has_the_front_of_a_sweep(space: Space) -> None:
+    """The same columns in the same order, with the same values, interpolated points among them."""
+    axes = ["algorithms.token-picker.threshold=[1e-4, 2e-4, 1e-3]", "hardware.lanes=[24, 36]"]
+    between = load_space(space.plain(), axes, profile=space.profile)
+    exact = sweep(between).front
+    assert {"latency_s_low", "energy_j_high", "area_mm2_low", "distinct"} <= set(exact.columns)
+    assert set(exact["accuracy"]) == {"measured", "interpolated"}
+    found = study(between, trials=between.size, sampler="grid")
+    assert list(found.front.columns) == list(exact.columns)
+    pd.testing.assert_frame_equal(found.front, exact, check_dtype=False, rtol=1e-9)
+    assert found.info["distinct"] == int((exact["on_front"] & exact["distinct"]).sum())
+
+
+def test_what_made_the_trials_is_recorded(space: Space, tmp_path: Path) -> None:
+    at = f"journal:{tmp_path}/t.log"
+    alone = study(space, trials=2, sampler="random", storage=at, seed=3).info
+    assert (alone["sampler"], alone["seed"]) == ("random", 3)
+    assert alone["samplers"] == [{"sampler": "random", "seed": 3, "trials": 2}]
+    assert not [note for note in alone["notes"] if "trials are by" in note]
+    study(space, trials=1, storage=at, seed=3)
+    info = study(space, trials=3, storage=at).info
+    assert info["sampler"] == "random, local"
+    assert info["samplers"] == [
+        {"sampler": "random", "seed": 3, "trials": 2},
+        {"sampler": "local", "seed": 3, "trials": 1},
+        {"sampler": "local", "seed": 0, "trials": 3},
+    ]
+    (note,) = [note for note in info["notes"] if "trials are by" in note]
+    assert "2 by random (seed 3), 1 by local (seed 3), 3 by local (seed 0)" in note
+
+
+def test_a_trial_that_does_not_say_what_made_it() -> None:
+    """Of an older version, or of a storage that somebody changed."""
+    said = [
+        ["random", 3],
+        None,
+        "random",
+        ["random"],
+        ["other", 3],
+        ["random", "3"],
+        ["random", -1],
+        ["random", 3],
+    ]
+    trials: list[Any] = [SimpleNamespace(user_attrs={} if s is None else {"sampler": s}) for s in said]
+    assert samplers(trials) == [
+        {"sampler": "random", "seed": 3, "trials": 2},
+        {"sampler": "unknown", "seed": None, "trials": 6},
+    ]
