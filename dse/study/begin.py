@@ -73,7 +73,7 @@ def create(storage: optuna.storages.BaseStorage, plan: Plan) -> None:
             known = there.user_attrs.get(ABOUT)
         if known is None and not _is_bare(there):
             raise BadInput(
-                f"study {plan.name} is there and dse did not make it; nothing was mixed: {plan.place.beside}"
+                f"--study-name {plan.name}: there is a study of that name that dse did not make; {plan.place.beside}"
             ) from None
     if [d.name.lower() for d in there.directions] != directions:
         raise BadInput(f"study {plan.name} seeks other objectives; nothing was mixed: {plan.place.beside}")

@@ -150,7 +150,7 @@ class Evaluation:
             design = {n: np.array([d[n] for d in designs]) for n in designs[0]}
             stats = self._statistics(settings)
             ranges.append(price_range(stats, design, space.workload.priced(), dict(space.components)))
-            losses.append(settings.window_nll)
+            losses.append(np.asarray(settings.window_nll, dtype=np.float64))
         return {n: np.concatenate([r[n] for r in ranges]) for n in ranges[0]}, np.concatenate(losses)
 
     def full_row(self, point: Point) -> dict[str, Any]:
@@ -246,11 +246,18 @@ class Evaluation:
 
 def _together(selections: Sequence[Selection]) -> Selection:
     """Rows of selections of one algorithm at one context as one."""
-    arrays = ("counters", "histograms", "accuracy", "window_nll", "status")
+
+    def rows(name: str) -> Any:
+        return np.concatenate([getattr(one, name) for one in selections])
+
     return replace(
         selections[0],
         settings=tuple(s for one in selections for s in one.settings),
-        **{name: np.concatenate([getattr(one, name) for one in selections]) for name in arrays},
+        counters=rows("counters"),
+        histograms=rows("histograms"),
+        accuracy=rows("accuracy"),
+        window_nll=rows("window_nll"),
+        status=rows("status"),
     )
 
 
