@@ -41,6 +41,17 @@ _ABOVE_ZERO = frozenset({"speedup", "latency_s", "energy_j", "area_mm2"})
 
 def front_csv(front: pd.DataFrame) -> str:
     """The table as CSV: shortest digits that read back exactly, whole knob values without a point."""
+    return as_csv(cells(front))
+
+
+def as_csv(table: pd.DataFrame) -> str:
+    """Rows and columns of what `cells` gave as CSV."""
+    text: str = table.to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def cells(front: pd.DataFrame) -> pd.DataFrame:
+    """The table with values that print as in ``front.csv``; how one prints may depend on its whole column."""
     import pandas as pd
 
     table = front.replace([math.inf, -math.inf], math.nan)  # what overflowed is not defined
@@ -52,8 +63,7 @@ def front_csv(front: pd.DataFrame) -> str:
                 table[column] = values.astype("Int64")
         elif "." in column and values.dtype == object:
             table[column] = values.map(_cell)
-    text: str = table.to_csv(index=False, lineterminator="\n")
-    return text
+    return table
 
 
 def _cell(value: Any) -> Any:

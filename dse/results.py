@@ -266,7 +266,7 @@ def _read_info(path: Path) -> dict[str, Any]:
             continue  # it took no time that could be measured
         if isinstance(value, bool) or not good:
             raise BadInput(f"{path}: {key}: found {value!r}; must be {kind.__name__}")
-        if kind in (int, float) and key != "hypervolume" and value < 0:
+        if kind in (int, float) and value < 0:
             raise BadInput(f"{path}: {key}: found {value!r}; must not be negative")
     for key, kind in _OF_STUDIES.items() if info.get("kind", SWEEP) != SWEEP else ():
         if type(info.get(key)) is not kind:
@@ -276,15 +276,26 @@ def _read_info(path: Path) -> dict[str, Any]:
     for key, (holds, words) in _PARTS.items():
         if key in info and not holds(info[key]):
             raise BadInput(f"{path}: {key}: found {info[key]!r}; must be {words}; {again}")
+    for key, (holds, words) in _PRICES.items():
+        value = info["baseline"].get(key)
+        if not holds(value) and (key in info["baseline"] or key not in _LATER):
+            raise BadInput(f"{path}: baseline.{key}: found {value!r}; must be {words}; {again}")
     return info
 
 
 def _check_goals(path: Path, info: Mapping[str, Any], space: Space) -> None:
-    """Raise where a record seeks something else than its space, or lacks what its hypervolume counts from."""
+    """Raise where a record seeks something else than its space, or lacks what its hypervolume counts from.
+
+    A study may seek a single one of the objectives.
+    """
     again = "run its command again"
-    for metric, goal in info["objectives"].items():
+    sought = info["objectives"]
+    for metric, goal in sought.items():
         if metric not in space.objectives or goal != ("maximize" if space.objectives[metric] else "minimize"):
             raise BadInput(f"{path}: objectives: found {metric} = {goal!r}; must be as in {SPACE}; {again}")
+    missing = [metric for metric in space.objectives if metric not in sought]
+    if missing and (info.get("kind", SWEEP) == SWEEP or len(sought) != 1):
+        raise BadInput(f"{path}: objectives: {missing[0]} is missing; must be as in {SPACE}; {again}")
     for metric in space.objectives if info["front"] else ():
         if info["reference_point"].get(metric) is None:
             raise BadInput(f"{path}: reference_point: {metric} is missing; {again}")
@@ -298,14 +309,16 @@ def _numbers(value: Any) -> bool:
     return isinstance(value, dict) and all(_number_or_none(v) for v in value.values())
 
 
-def _priced(value: Any) -> bool:
-    """The price of a baseline beside what it is."""
-    return isinstance(value, dict) and isinstance(value.get("latency_s"), int | float)
+def _above_zero(value: Any) -> bool:
+    return value is not None and _number_or_none(value) and bool(value > 0)
+
+
+def _not_negative(value: Any) -> bool:
+    return value is not None and _number_or_none(value) and bool(value >= 0)
 
 
 _PARTS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "kind": (lambda v: isinstance(v, str), "text"),
-    "baseline": (_priced, "a table with latency_s"),
     "profile": (lambda v: isinstance(v.get("name"), str), "a table with a name"),
     "reference_point": (_numbers, "a table of numbers"),
     "interpolation_error": (_numbers, "a table of numbers"),
@@ -315,6 +328,19 @@ _PARTS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "notes": (lambda v: isinstance(v, list) and all(isinstance(x, str) for x in v), "a list of texts"),
 }
 """What commands take from a record: key -> (whether a value is such, in words). Older records lack some."""
+
+_PRICES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "latency_s": (_above_zero, "a number above 0"),
+    "energy_j": (_above_zero, "a number above 0"),
+    "dram_bytes": (_not_negative, "a number of 0 or more"),  # 0 where all of it lies on chip
+    "rest_s": (_not_negative, "a number of 0 or more"),
+    "attention_s": (lambda v: v is None or _above_zero(v), "a number above 0"),
+    "batch": (_above_zero, "a number above 0"),
+}
+"""What ratios are taken over, in the table ``baseline``; as `_PARTS`."""
+
+_LATER = ("attention_s", "batch")
+"""Those that older records lack."""
 
 
 def _version() -> str:

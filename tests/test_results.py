@@ -224,6 +224,13 @@ def _info(run: Path, **changes: Any) -> None:
         ),
         ({"objectives": {"energy_j": "minimize"}}, "run.json: objectives: found energy_j = 'minimize'"),
         ({"reference_point": {"speedup": 0.0}}, "run.json: reference_point: nll_increase is missing"),
+        (
+            {"objectives": {"speedup": "maximize"}},
+            "run.json: objectives: nll_increase is missing; must be as in",
+        ),
+        ({"objectives": {}}, "run.json: objectives: speedup is missing; must be as in"),
+        ({"hypervolume": -5}, "run.json: hypervolume: found -5; must not be negative"),
+        ({"hypervolume": True}, "run.json: hypervolume: found True; must be float"),
         ({"kind": "study"}, "run.json: study: found None; must be str"),
     ],
 )
@@ -233,6 +240,41 @@ def test_a_strange_record_is_refused(run: Path, changes: dict[str, Any], message
         read_run(run)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["latency_s", "energy_j", "dram_bytes", "rest_s", "attention_s", "batch"])
+@pytest.mark.parametrize("value", [0, -1.0, True, "1", [1], None, ...])
+def test_a_baseline_that_no_ratio_can_be_over_is_refused(run: Path, key: str, value: Any) -> None:
+    baseline = RESULT.info["baseline"] | {key: value}
+    _info(run, sha256=..., baseline={k: v for k, v in baseline.items() if v is not ...})
+    may_be = {
+        "dram_bytes": (0,),
+        "rest_s": (0,),
+        "attention_s": (None, ...),
+        "batch": (...,),
+    }
+    if any(value is v for v in may_be.get(key, ())):
+        assert read_run(run).info["baseline"].get(key, ...) == value
+        return
+    with pytest.raises(BadInput, match=rf"run\.json: baseline\.{key}: found .*; must be a number "):
+        read_run(run)
+
+
+def test_a_study_may_seek_one_objective_alone(run: Path) -> None:
+    about = {
+        "kind": "study",
+        "study": "s",
+        "sampler": "local",
+        "trials": 3,
+        "continuous": False,
+        "sha256": ...,
+    }
+    for goal in ({"speedup": "maximize"}, {"nll_increase": "minimize"}):
+        _info(run, **about, objectives=goal)
+        assert read_run(run).info["objectives"] == goal
+    _info(run, **about, objectives={})
+    with pytest.raises(BadInput, match="objectives: speedup is missing"):
+        read_run(run)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ def command(
     row of front.csv.
     """
     from dse.cli.fronts import DEFAULT_ROWS, in_order, print_front
+    from dse.fronts import as_csv, cells
     from dse.results import read_run
 
     form = _format(form, output, environment)
@@ -83,7 +84,11 @@ def command(
         points = points.sort_values(sort.removeprefix("-"), ascending=not sort.startswith("-"), kind="stable")
     if form != "table":
         picked = points[chosen] if chosen else points
-        text = _csv(picked if rows in (None, 0) else picked.head(rows or 0), form)
+        picked = picked if rows in (None, 0) else picked.head(rows or 0)
+        if form == "csv":
+            text = as_csv(cells(found.front).loc[picked.index, list(picked.columns)])
+        else:
+            text = _json(picked)
         if output is None:
             environment.stdout.write(text)
         else:
@@ -114,12 +119,14 @@ def _format(form: str | None, output: Path | None, environment: Environment) -> 
                 f"{output}: suffix {output.suffix!r}; valid: {', '.join(_SUFFIXES)} (or name a --format)"
             )
         return _SUFFIXES[output.suffix]
-    return form or ("json" if environment.json else "table")
+    form = form or ("json" if environment.json else "table")
+    if output is not None and output.suffix in (".csv", ".json") and _SUFFIXES[output.suffix] != form:
+        option = "--json" if environment.json else f"--format {form}"
+        raise BadInput(f"{output}: suffix {output.suffix!r} stands against {option}; leave one of them out")
+    return form
 
 
-def _csv(points: pd.DataFrame, form: str) -> str:
-    if form == "csv":
-        return points.to_csv(index=False, lineterminator="\n")
+def _json(points: pd.DataFrame) -> str:
     import json
 
     from dse.cli.environment import plain

@@ -129,7 +129,7 @@ def command(
     if measure and not continuous:
         raise BadInput("--measure: only values between those listed are unmeasured; add --continuous")
     chosen = load_space(space, overrides)
-    check(
+    _, called = check(
         chosen,
         objective=objective,
         sampler=sampler,
@@ -141,7 +141,8 @@ def command(
     )
     if fresh and place is not None:
         raise BadInput(
-            "--fresh: forgets the journal in the run directory only; with --storage give another --study-name"
+            "--fresh: forgets the journal in the run directory only; with --storage give another --study-name, and "
+            "its directory with --output"
         )
     rows = _front(warm_start)
     if rows is not None:
@@ -149,7 +150,7 @@ def command(
     measuring = _measuring(environment, chosen) if measure else None
     directory = output or default_directory(chosen)
     with ExitStack() as stack:
-        journal = stack.enter_context(prepared(directory, chosen, fresh, place is not None))
+        kept = stack.enter_context(prepared(directory, chosen, called, fresh, place))
         with environment.progress_bar("trial") as progress:
             result = study(
                 chosen,
@@ -157,8 +158,8 @@ def command(
                 seconds=seconds,
                 flat=flat,
                 sampler=sampler,
-                storage=place or journal,
-                name=name,
+                storage=kept,
+                name=called,
                 objective=objective,
                 continuous=continuous,
                 warm_start=rows,
@@ -178,7 +179,7 @@ def command(
                     ("--objective", objective, ""),
                     ("--study-name", name, ""),
                     ("--continuous", continuous, False),
-                    ("--warm-start", warm_start and warm_start.name, None),
+                    ("--warm-start", warm_start, None),
                     ("--measure", measure, False),
                     *(("--set", override, None) for override in overrides),
                     ("--seed", seed, 0),

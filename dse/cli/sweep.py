@@ -64,6 +64,7 @@ def command(
         raise BadInput(f"dse sweep: --{error}") from None
     chosen = load_space(space, overrides)
     directory = output or default_output(chosen)
+    picture = directory / "front.png"
     run = existing_run(directory, chosen, environment.remark)
     if run is not None and not fresh:
         environment.remark(f"{directory}: this run is complete, shown again (--fresh computes it again)")
@@ -85,7 +86,10 @@ def command(
                     keep=directory,
                 )
             run = write_run(directory, result)
-    if not (directory / "front.png").is_file() or fresh:
+            picture.unlink(
+                missing_ok=True
+            )  # the old run's; if drawing is interrupted, the next command draws
+    if not picture.is_file():
         _draw(run)
     if environment.json:
         environment.print_json(run.info)

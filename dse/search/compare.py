@@ -97,7 +97,7 @@ def compare(a: Run, b: Run, names: tuple[str, str] = ("A", "B")) -> Comparison:
     Ratios over different baselines do not compare: B's are taken over A's baseline instead.
 
     Raises:
-        BadInput: they share fewer than two objectives, or one has no front on them.
+        BadInput: they share fewer than two objectives, one has no front on them, or their ratios do not compare.
     """
     shared = {m: up for m, up in a.space.objectives.items() if b.space.objectives.get(m) == up}
     if len(shared) < 2:
@@ -157,11 +157,23 @@ def _costs(front: pd.DataFrame, objectives: Mapping[str, bool]) -> FloatArray:
 
 
 def _rebased(a: Run, b: Run, objectives: Mapping[str, bool]) -> dict[str, float]:
-    """What turns B's ratios into ratios over A's baseline, for those where it is not 1."""
+    """What turns B's ratios into ratios over A's baseline, for those where it is not 1.
+
+    Raises:
+        BadInput: only one of the baselines needs any of what a ratio is taken of.
+    """
     factors = {}
     for ratio, absolute in REBASED.items():
         if ratio in objectives:
-            factor = float(a.info["baseline"][absolute]) / float(b.info["baseline"][absolute])
+            mine, theirs = (float(run.info["baseline"][absolute]) for run in (a, b))
+            if mine == theirs:
+                continue
+            if not mine or not theirs:
+                raise BadInput(
+                    f"{(b if mine else a).directory}: its baseline has {absolute} 0, and that of "
+                    f"{(a if mine else b).directory} has not; {ratio} does not compare"
+                )
+            factor = mine / theirs
             if abs(factor - 1) > 1e-12:
                 factors[ratio] = factor
     return factors

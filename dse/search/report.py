@@ -65,7 +65,7 @@ def front_table(
     for column in knobs:
         if column not in front:
             front[column] = None
-    front["distinct"] = _distinct(space, front)
+    front["distinct"] = certain(space.objectives, front)
     ranges = [c for c in front.columns if c.endswith(("_low", "_high")) and c not in metrics]
     front = front.drop(columns="_windows")
     order = {name: i for i, name in enumerate(space.algorithms)}
@@ -77,13 +77,18 @@ def front_table(
     return front[[*first, *knobs, *hardware, *metrics, *ranges, "distinct"]].copy()
 
 
-def _distinct(space: Space, front: pd.DataFrame) -> NDArray[np.bool_]:
-    """Whether each row's rank is certain: among the whole front, or else among its algorithm's."""
-    signs = np.array([-1.0 if up else 1.0 for up in space.objectives.values()])
-    costs = front[list(space.objectives)].to_numpy(dtype=np.float64) * signs
+def certain(objectives: Mapping[str, bool], front: pd.DataFrame) -> NDArray[np.bool_]:
+    """[rows] whether each row's rank is certain: among the whole front, or else among its algorithm's.
+
+    Args:
+        objectives: metric -> maximised?
+        front: rows of a ``front.csv``, and their mean losses per window, nats per token, in ``_windows``.
+    """
+    signs = np.array([-1.0 if up else 1.0 for up in objectives.values()])
+    costs = front[list(objectives)].to_numpy(dtype=np.float64) * signs
     on, algorithm = front["on_front"].to_numpy(dtype=bool), front["algorithm"].to_numpy()
     rivals = np.where(on[:, None], on[None, :], algorithm[:, None] == algorithm[None, :])
-    return distinct(costs, list(space.objectives), np.stack(front["_windows"].tolist()), rivals)
+    return distinct(costs, list(objectives), np.stack(front["_windows"].tolist()), rivals)
 
 
 def _rows(

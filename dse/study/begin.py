@@ -14,6 +14,7 @@ from dse.search.fill import with_memory
 from dse.study.axes import ALGORITHM, Axis, Layout
 from dse.study.ledger import ASKED, MOST_TRIALS
 from dse.study.samplers import CONDITIONAL
+from dse.study.storage import Place
 from dse.study.work import Plan
 
 if TYPE_CHECKING:
@@ -72,12 +73,10 @@ def create(storage: optuna.storages.BaseStorage, plan: Plan) -> None:
             known = there.user_attrs.get(ABOUT)
         if known is None and not _is_bare(there):
             raise BadInput(
-                f"--study-name {plan.name}: there is a study of that name that dse did not make; give another"
+                f"--study-name {plan.name}: there is a study of that name that dse did not make; {plan.place.beside}"
             ) from None
     if [d.name.lower() for d in there.directions] != directions:
-        raise BadInput(
-            f"study {plan.name} seeks other objectives; nothing was mixed: give another --study-name"
-        )
+        raise BadInput(f"study {plan.name} seeks other objectives; nothing was mixed: {plan.place.beside}")
     if known is None:  # new, or whoever made it ended before it could say more
         there.set_user_attr(ABOUT, about(plan))
         there.set_metric_names(list(plan.objectives))
@@ -88,16 +87,16 @@ def create(storage: optuna.storages.BaseStorage, plan: Plan) -> None:
         newer = type(form) is int and form > FORM
         raise BadInput(
             f"study {plan.name}: form {form!r}, not {FORM}: was made by {'a newer' if newer else 'another'} version of dse; "
-            f"nothing was mixed: {'update dse, or ' if newer else ''}give another --study-name"
+            f"nothing was mixed: {'update dse, or ' if newer else ''}{plan.place.beside}"
         )
     for key, text in _OTHER.items():
         if known.get(key) != mine[key]:
-            raise BadInput(f"study {plan.name} {text}; nothing was mixed: give another --study-name")
+            raise BadInput(f"study {plan.name} {text}; nothing was mixed: {plan.place.beside}")
     for key, value in there.user_attrs.items():
         if key.startswith(ASKED) and (type(value) is not int or not 0 <= value <= MOST_TRIALS):
             raise BadInput(
                 f"study {plan.name}: {key}: found {value!r}; must be a number of trials from 0 to {MOST_TRIALS}; the "
-                "storage is damaged or was changed: give another --study-name"
+                f"storage is damaged or was changed: {plan.place.beside}"
             )
 
 
@@ -113,7 +112,7 @@ class Inspector:
         where: the storage, for messages.
     """
 
-    def __init__(self, space: Space, layout: Layout, objectives: int, where: str) -> None:
+    def __init__(self, space: Space, layout: Layout, objectives: int, where: Place) -> None:
         self._layout, self._objectives, self._where = layout, objectives, where
         self._limits = set(with_memory(space.constraints))
         self._seen: set[int] = set()
@@ -164,7 +163,7 @@ class Inspector:
     def _wrong(self, trial: FrozenTrial, name: str, found: Any, right: str) -> BadInput:
         return BadInput(
             f"{self._where}: trial {trial.number}: {name}: found {str(found)[:80]}; must be {right}: damaged, or from "
-            "another program; give another --study-name, or begin another run directory with --output"
+            f"another program; {self._where.beside}"
         )
 
 

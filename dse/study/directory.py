@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from dse.errors import BadInput
 from dse.inputs import is_file, parse_json, read_text
@@ -28,7 +28,7 @@ from dse.results import (
 from dse.space.definition import Space
 from dse.study.journal import Journal, finished_lines
 from dse.study.result import KIND, StudyResult
-from dse.study.storage import Place
+from dse.study.storage import MEMORY, Place
 from dse.study.trials import TRIALS
 
 LINES: Final = "journal_lines"
@@ -44,24 +44,29 @@ def default_directory(space: Space) -> Path:
 
 
 @contextmanager
-def prepared(directory: Path, space: Space, fresh: bool, elsewhere: bool) -> Iterator[Place]:
-    """The journal's place in a directory made ready for a study of `space`.
+def prepared(
+    directory: Path, space: Space, name: str, fresh: bool = False, elsewhere: Place | None = None
+) -> Iterator[Place]:
+    """Where the trials are kept of a study of `space` in a directory made ready for it.
 
     While the block lasts, no other command forgets the trials.
 
     Args:
+        name: of the study.
         fresh: forget the trials that are there.
-        elsewhere: the trials are kept elsewhere: nothing is made yet.
+        elsewhere: where the trials are kept if not in the directory: nothing is made yet.
 
     Raises:
-        BadInput: it holds something else, a sweep's run, or a run of another space, or others are at work where
-            `fresh` would take their trials away.
+        BadInput: it holds something else, a sweep's run, a run of another space or another study, or others are at
+            work where `fresh` would take their trials away.
     """
-    journal = Place("journal", path=directory / JOURNAL)
+    place = elsewhere or Place("journal", path=directory / JOURNAL, own=True)
     check_directory(directory, space)
     _check_kind(directory)
-    if elsewhere:
-        yield journal
+    if not fresh:
+        _check_study(directory, name, str(place))
+    if elsewhere is not None:
+        yield place
         return
     with ExitStack() as stack:
         try:
@@ -75,7 +80,7 @@ def prepared(directory: Path, space: Space, fresh: bool, elsewhere: bool) -> Ite
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise BadInput(f"{directory}: cannot write: {reason}; {_CHOOSE}") from None
-        yield journal
+        yield place
 
 
 @contextmanager
@@ -114,13 +119,38 @@ def _check_kind(directory: Path) -> None:
     """Raise BadInput where the directory holds a sweep's run."""
     if not is_file(directory / INFO) or any((directory / name).exists() for name in (JOURNAL, TRIALS)):
         return
+    if _told(directory).get("kind") != KIND:
+        raise BadInput(f"{directory}: holds a sweep's run; nothing was overwritten, {_CHOOSE}")
+
+
+def _check_study(directory: Path, name: str, storage: str) -> None:
+    """Raise BadInput where the directory holds the result of another study than this one.
+
+    A storage that others share may be reached by several addresses, so between those only the name counts; memory and
+    the directory's own journal are what they are.
+    """
+    told = _told(directory)
+    study, place = told.get("study"), told.get("storage")
+    if told.get("kind") != KIND or not isinstance(study, str) or not isinstance(place, str):
+        return  # there is none yet, or it is damaged and written again
+    private = {MEMORY, str(Place("journal", path=directory / JOURNAL))}
+    if study != name:
+        found, right = study, name
+    elif place != storage and private & {place, storage}:
+        found, right = f"{study} of {place}", f"that of {storage}"
+    else:
+        return
+    raise BadInput(f"{directory}: holds study {found[:200]}, not {right}; nothing was overwritten, {_CHOOSE}")
+
+
+def _told(directory: Path) -> dict[str, Any]:
+    """The object of the directory's ``run.json``; empty where there is none that can be read."""
     where = directory / INFO
     try:
         info = parse_json(str(where), read_text(where, MAX_INFO, ""), "")
     except BadInput:
-        info = {}
-    if not isinstance(info, dict) or info.get("kind") != KIND:
-        raise BadInput(f"{directory}: holds a sweep's run; nothing was overwritten, {_CHOOSE}")
+        return {}
+    return info if isinstance(info, dict) else {}
 
 
 def _check_whole(directory: Path) -> None:
@@ -128,13 +158,9 @@ def _check_whole(directory: Path) -> None:
 
     The journal's own checksums notice everything but that. A last line that was not finished is its own to mend.
     """
-    try:
-        info = parse_json("", read_text(directory / INFO, MAX_INFO, ""), "")
-    except BadInput:
-        return  # there is none yet, or it is damaged and written again
-    told = info.get(LINES) if isinstance(info, dict) else None
+    told = _told(directory).get(LINES)
     if type(told) is not int:
-        return
+        return  # there is none yet, or it is damaged and written again
     try:
         lines, whole = finished_lines(directory / JOURNAL)
     except OSError:
@@ -153,11 +179,12 @@ def write(directory: Path, result: StudyResult) -> Run:
     """Write the run and the table of its trials; processes that share the directory take turns.
 
     Raises:
-        BadInput: a sweep's run has come there, or it cannot be written.
+        BadInput: a sweep's run or another study's has come there, or it cannot be written.
     """
     with hold(directory, WAIT_S):
         check_directory(directory, result.space)
         _check_kind(directory)
+        _check_study(directory, result.info["study"], result.info["storage"])
         if is_file(directory / JOURNAL):
             result = replace(result, info={**result.info, LINES: finished_lines(directory / JOURNAL)[0]})
         table = result.trials.to_csv(index=False, lineterminator="\n")

@@ -8,24 +8,28 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dse.cost.price import BOUNDS, price
-from dse.cost.statistics import statistics_from
+from dse.cost.ranges import price_range
+from dse.cost.statistics import Statistics, statistics_from
 from dse.errors import DseError
 from dse.hardware.parameters import check_value
-from dse.profiles.lookup import Grid, Resolution, Source, resolve, select
+from dse.profiles.lookup import Grid, Resolution, Selection, Source, resolve, select
 from dse.profiles.profile import Profile, setting_key
 from dse.profiles.schema import KnobValue
 from dse.search.evaluate import Evaluator
 from dse.search.front import settled
 from dse.search.metrics import BestDense
 from dse.search.shards import breaks
-from dse.search.sweep import CLASSES, sweep
+from dse.search.sweep import CHUNK_SETTINGS, CLASSES, sweep
 from dse.space.definition import DENSE, Limits, Space
 from dse.study.axes import Point
 
 if TYPE_CHECKING:
     import pandas as pd
+
+FloatArray = NDArray[np.float64]
 
 RIVAL: Final = "speedup_best_dense"
 RIVAL_POINTS: Final = 100_000_000
@@ -113,17 +117,47 @@ class Evaluation:
         """What the baseline costs: ``latency_s``, ``energy_j``, ``dram_bytes``, ``rest_s``."""
         return dict(self._evaluator._run.meter.baseline.__dict__)
 
-    def full_row(self, point: Point) -> dict[str, Any]:
-        """A row of ``front.csv`` but for what depends on other rows."""
-        space, w = self.space, self.space.workload
-        table = space.profile
+    def _selected(self, point: Point) -> Selection:
+        """What was measured of a point's setting, or interpolated."""
+        table = self.space.profile
         if self.measure is not None and not self._known(point):
             table = self._with_measured(point).space.profile
-        design = {n: v[0] for n, v in space.axes(point.algorithm).items()} | dict(point.hardware)
         knobs = {k: [v] for k, v in point.knobs.items()}
-        selection = select(table, point.algorithm, knobs, w.context, defaults={})
-        stats = statistics_from(selection, table.shape, selection.mean_context, w.grouped, CLASSES)
-        found = price(stats, design, w.priced(), ("bound",), dict(space.components))
+        return select(table, point.algorithm, knobs, self.space.workload.context, defaults={})
+
+    def _statistics(self, selection: Selection) -> Statistics:
+        shape, grouped = self.space.profile.shape, self.space.workload.grouped
+        return statistics_from(selection, shape, selection.mean_context, grouped, CLASSES)
+
+    def _design(self, point: Point) -> dict[str, Any]:
+        return {n: v[0] for n, v in self.space.axes(point.algorithm).items()} | dict(point.hardware)
+
+    def margins(self, points: Sequence[Point]) -> tuple[dict[str, FloatArray], FloatArray]:
+        """How far points of one algorithm may be off, as in a sweep: an interpolated setting's counts, and its losses
+        window by window, are taken as they were interpolated.
+
+        Returns:
+            Columns such as ``latency_s_low``, [points] each: what the ranges of components leave of prices; and
+            [points, windows] mean loss per window, nats per token.
+        """
+        space = self.space
+        ranges: list[dict[str, FloatArray]] = []
+        losses: list[FloatArray] = []
+        for first in range(0, len(points), CHUNK_SETTINGS):
+            part = points[first : first + CHUNK_SETTINGS]
+            settings = _together([self._selected(p) for p in part])
+            designs = [self._design(p) for p in part]
+            design = {n: np.array([d[n] for d in designs]) for n in designs[0]}
+            stats = self._statistics(settings)
+            ranges.append(price_range(stats, design, space.workload.priced(), dict(space.components)))
+            losses.append(np.asarray(settings.window_nll, dtype=np.float64))
+        return {n: np.concatenate([r[n] for r in ranges]) for n in ranges[0]}, np.concatenate(losses)
+
+    def full_row(self, point: Point) -> dict[str, Any]:
+        """A row of ``front.csv`` but for `margins`, and for what depends on other rows."""
+        space, design = self.space, self._design(point)
+        stats = self._statistics(self._selected(point))
+        found = price(stats, design, space.workload.priced(), ("bound",), dict(space.components))
         row = self.row(point)
         rival, as_accurate = self.against_dense(row)
         pe_count = int(design["lanes"]) * int(design["multipliers"])
@@ -208,6 +242,23 @@ class Evaluation:
             values.append(value)
         limits = {name: violation(float(row[name]), x) for name, x in self._evaluator.limits.items()}
         return Outcome(row["point"], row["accuracy"], tuple(values), limits | broken)
+
+
+def _together(selections: Sequence[Selection]) -> Selection:
+    """Rows of selections of one algorithm at one context as one."""
+
+    def rows(name: str) -> Any:
+        return np.concatenate([getattr(one, name) for one in selections])
+
+    return replace(
+        selections[0],
+        settings=tuple(s for one in selections for s in one.settings),
+        counters=rows("counters"),
+        histograms=rows("histograms"),
+        accuracy=rows("accuracy"),
+        window_nll=rows("window_nll"),
+        status=rows("status"),
+    )
 
 
 def violation(value: float, limits: Limits) -> float:

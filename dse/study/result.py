@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from dse.errors import DseError
 from dse.profiles.schema import ACCURACY as LOSSES
 from dse.search.front import nondominated
 from dse.search.report import (
+    certain,
     conclusion,
     describe,
     hypervolumes,
@@ -26,7 +28,8 @@ from dse.space.definition import Space
 from dse.space.names import METRICS
 from dse.study.axes import Layout, Point
 from dse.study.evaluate import Evaluation, Outcome
-from dse.study.work import ACCURACY, POINT, Plan
+from dse.study.samplers import MOST_SEED, SAMPLERS
+from dse.study.work import ACCURACY, POINT, SAMPLER, Plan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
 RUN_SCHEMA = 1
 KIND = "study"
 """``kind`` of such a run's ``run.json``; a sweep's has none."""
+
+UNKNOWN = "unknown"
+"""Sampler of a trial that does not say what made it."""
 
 SAME = 1e-9
 """Largest difference, relative to a value (absolute for an accuracy, which may be zero or below), between what a trial says and what its point comes to."""
@@ -107,6 +113,7 @@ def result_of(
             "hypervolume": volumes.get(name, 0.0),
         }
     base = evaluation.baseline()
+    made = samplers(done)
     info: dict[str, Any] = {
         "schema": RUN_SCHEMA,
         "kind": KIND,
@@ -115,7 +122,8 @@ def result_of(
         "space_digest": about["digest"],
         "study": plan.name,
         "storage": str(plan.place),
-        "sampler": plan.sampler,
+        "sampler": ", ".join(dict.fromkeys(entry["sampler"] for entry in made)),
+        "samplers": made,
         "continuous": plan.continuous,
         "measured": plan.measure is not None,
         "trials": len(done),
@@ -129,6 +137,7 @@ def result_of(
         "excluded": 0,
         "infeasible": len(done) - len(good),
         "front": int(front["on_front"].sum()),
+        "distinct": int((front["on_front"] & front["distinct"]).sum()),
         "rows": len(front),
         "seconds": seconds,
         "points_per_second": distinct / seconds if seconds > 0 else 0.0,
@@ -145,12 +154,40 @@ def result_of(
         "context": about["context"],
         "mean_context": about["mean_context"],
         "profile": about["profile"],
-        "notes": [*about["notes"], *changed],
+        "notes": [*about["notes"], *_several(made), *changed],
         "versions": {**versions(), "optuna": _optuna_version()},
-        "seed": plan.seed,
+        "seed": made[0]["seed"] if len(made) == 1 and made[0]["seed"] is not None else plan.seed,
         "command": command,
     }
     return StudyResult(space.without_profile(), front, table, plain_json(info))
+
+
+def samplers(done: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
+    """Which samplers with which seeds made trials, in the order of their first: ``sampler``, ``seed``, ``trials``.
+
+    A trial that does not say, an older version's, is of the sampler ``unknown`` with the seed None.
+    """
+    counts: Counter[tuple[str, int | None]] = Counter()
+    for trial in done:
+        match trial.user_attrs.get(SAMPLER):
+            case [str(name), int(seed)] if name in SAMPLERS and 0 <= seed <= MOST_SEED:
+                counts[name, seed] += 1
+            case _:
+                counts[UNKNOWN, None] += 1
+    return [{"sampler": name, "seed": seed, "trials": n} for (name, seed), n in counts.items()]
+
+
+def _several(made: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What must be said where no single command makes the trials of a study again."""
+    if len(made) == 1:
+        return []
+    words = (
+        f"{m['trials']} by {m['sampler']}" + ("" if m["seed"] is None else f" (seed {m['seed']})")
+        for m in made
+    )
+    return [
+        f"the trials are by several samplers or seeds: {', '.join(words)}; command and seed are the last's"
+    ]
 
 
 def without_verdict(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,14 +286,20 @@ def front_of(plan: Plan, good: Sequence[Tried], evaluation: Evaluation) -> pd.Da
         groups: dict[tuple[float, ...], list[int]] = {}
         for i in kept.tolist():
             groups.setdefault(tuple(costs[i]), []).append(i)
+        chosen: list[Point] = []
         for vector in sorted(groups):
-            found = [evaluation.full_row(points[i]) for i in groups[vector]]
-            row = min(found, key=lambda r: (r["area_mm2"], r["energy_j"], r["point"]))
+            found = [(evaluation.full_row(points[i]), points[i]) for i in groups[vector]]
+            row, point = min(found, key=lambda f: (f[0]["area_mm2"], f[0]["energy_j"], f[0]["point"]))
             # The very numbers that were compared, so that dominance can be checked from the table.
             row |= {m: float(v * s) for m, v, s in zip(plan.objectives, vector, signs, strict=True)}
             row |= {"on_front": bool(overall[groups[vector][0]]), "ties": len(found) - 1}
             rows.append(row)
+            chosen.append(point)
+        ranges, losses = evaluation.margins(chosen)
+        for i, row in enumerate(rows[-len(chosen) :]):
+            row |= {column: float(values[i]) for column, values in ranges.items()} | {"_windows": losses[i]}
     front = pd.DataFrame(rows)
+    front["distinct"] = certain(plan.objectives, front)
     knobs = [f"{a}.{knob}" for a, spec in space.algorithms.items() for knob in spec.knobs]
     for column in knobs:
         if column not in front:
@@ -265,7 +308,7 @@ def front_of(plan: Plan, good: Sequence[Tried], evaluation: Evaluation) -> pd.Da
     hardware = [*(f"hardware.{n}" for n in space.hardware), "hardware.pe_count"]
     metrics = [*METRICS, "best_dense_as_accurate", "bound"]
     known = list(dict.fromkeys([*head, *knobs, *hardware, *metrics]))
-    others = [c for c in front.columns if c not in known and c != "feasible"]
+    others = [c for c in front.columns if c not in known and c not in ("feasible", "_windows")]
     return front.reindex(columns=[*known, *others])
 
 

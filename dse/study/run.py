@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from dse.errors import BadInput, DseError, nearest
 from dse.processes import end_with, this_process, unhurried
@@ -22,7 +22,7 @@ from dse.study.begin import Inspector, create, front_points
 from dse.study.evaluate import Evaluation
 from dse.study.ledger import GRACE, MOST_GRACE, MOST_TRIALS, Beats, ask, asked, completed, owner, withdraw
 from dse.study.result import StudyResult, result_of
-from dse.study.samplers import check_sampler
+from dse.study.samplers import MOST_SEED, check_sampler
 from dse.study.storage import (
     MEMORY,
     Place,
@@ -40,9 +40,6 @@ from dse.study.work import Plan, Progress, Worker, load
 if TYPE_CHECKING:
     import optuna
     import pandas as pd
-
-MOST_SEED: Final = 2**32 - 1
-"""Largest seed that everything that draws random numbers takes."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +127,7 @@ def study(
         try:
             create(opened, plan)
             found = load(plan, opened)
-            look = Inspector(space, Layout(space, continuous), len(objectives), str(place)).look
+            look = Inspector(space, Layout(space, continuous), len(objectives), place).look
             look(found.get_trials(deepcopy=False))
             for point in queued:
                 found.enqueue_trial(point, skip_if_exists=True)
@@ -311,7 +308,7 @@ def _child(plan: Plan, told: Any, parent: int) -> None:
             if plan.place.kind in ("journal", "grpc"):
                 stack.enter_context(Beats(found, me, plan.grace / 4))
             look = Inspector(
-                plan.space, Layout(plan.space, plan.continuous), len(plan.objectives), str(plan.place)
+                plan.space, Layout(plan.space, plan.continuous), len(plan.objectives), plan.place
             ).look
             Worker(plan, found, Evaluation(plan.space, plan.objectives, plan.measure), look).run()
     except Exception as error:

@@ -63,6 +63,7 @@ class Place:
     Attributes:
         kind: ``memory``, ``journal``, ``sqlite``, ``postgresql`` or ``grpc``.
         url: what to open; holds the password. path: of a journal or SQLite file.
+        own: whether it is the journal of the run directory that the study is written to.
     """
 
     kind: str
@@ -70,6 +71,7 @@ class Place:
     path: Path | None = None
     host: str = ""
     port: int = 0
+    own: bool = False
 
     def __repr__(self) -> str:
         return f"Place({self})"
@@ -87,6 +89,15 @@ class Place:
     def shared(self) -> bool:
         """Whether other processes can take part."""
         return self.kind != MEMORY
+
+    @property
+    def beside(self) -> str:
+        """What to do where a study there is in the way: a run directory holds one study, a storage many."""
+        return (
+            "choose another directory with --output"
+            if self.own
+            else "give another --study-name, and its directory with --output"
+        )
 
     @property
     def secrets(self) -> tuple[str, ...]:

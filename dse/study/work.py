@@ -37,6 +37,9 @@ ACCURACY: Final = "accuracy"
 DUPLICATE: Final = "duplicate_of"
 """Attributes of a trial: the id of its point, where its accuracy is from, and the trial that had the point before."""
 
+SAMPLER: Final = "sampler"
+"""Attribute of a trial: the sampler at work when it was made, and its seed. Those of older versions have none."""
+
 FLAT: Final = 1e-4
 """A hypervolume that grew by less than this share was flat."""
 
@@ -236,6 +239,7 @@ class Worker:
             trial.set_user_attr(DUPLICATE, known.number)
             about = known.user_attrs
             outcome = Outcome(about[POINT], about[ACCURACY], tuple(known.values), known.constraints)
+        trial.set_user_attr(SAMPLER, [self.plan.sampler, self.plan.seed])
         trial.set_user_attr(POINT, outcome.point)
         trial.set_user_attr(ACCURACY, outcome.accuracy)
         for name, value in outcome.constraints.items():

@@ -44,6 +44,48 @@ def test_csv_holds_every_column_and_json_the_same_rows(dse: Dse, swept: Path) ->
     assert as_json[0]["speedup"] == float(as_csv[0]["speedup"])
 
 
+def test_csv_prints_what_front_csv_says(dse: Dse, swept: Path) -> None:
+    said = (swept / RUN / "front.csv").read_text().splitlines()
+    shown = dse("front", RUN, "--format", "csv", "--all", cwd=swept).stdout.splitlines()
+    assert shown[0] == said[0]
+    assert sorted(shown) == sorted(said)
+    # A part of a column prints as the whole does.
+    some = rows(dse("front", RUN, "--format", "csv", "--all", "--algorithm", "dense", "--columns",
+                    "point,dense.k_bits,spatten.keep", cwd=swept).stdout)  # fmt: skip
+    known = {row["point"]: row for row in rows("\n".join(said))}
+    assert some
+    assert all(row.items() <= known[row["point"]].items() for row in some)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("f.csv", ("--json",), "f.csv: suffix '.csv' stands against --json; leave one of them out"),
+        ("f.json", ("--format", "csv"), "f.json: suffix '.json' stands against --format csv"),
+        ("f.csv", ("--format", "table"), "f.csv: suffix '.csv' stands against --format table"),
+        ("f.json", ("--format", "table"), "f.json: suffix '.json' stands against --format table"),
+        ("f.csv", ("--format", "json"), "f.csv: suffix '.csv' stands against --format json"),
+    ],
+)
+def test_a_suffix_that_says_otherwise_is_refused(
+    dse: Dse, swept: Path, tmp_path: Path, name: str, options: tuple[str, ...], message: str
+) -> None:
+    answer = dse("front", RUN, *options, "-o", tmp_path / name, cwd=swept)
+    assert (answer.code, answer.stdout, answer.stderr.count("\n")) == (2, "", 1)
+    assert message in answer.stderr
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), [("f.csv", "csv"), ("f.json", "json"), ("f", "csv"), ("f.dat", "table")]
+)
+def test_a_format_may_stand_beside_another_name(
+    dse: Dse, swept: Path, tmp_path: Path, name: str, form: str
+) -> None:
+    assert dse("front", RUN, "--format", form, "-o", tmp_path / name, cwd=swept).code == 0
+    assert (tmp_path / name).read_text()
+
+
 def test_points_that_nothing_dominates_come_first(dse: Dse, swept: Path) -> None:
     flags = [r["on_front"] for r in dse("front", RUN, "--json", "--all", cwd=swept).json]
     assert flags == sorted(flags, reverse=True)

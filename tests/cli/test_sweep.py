@@ -65,6 +65,19 @@ def test_a_deleted_chart_is_drawn_again(dse: Dse, home: Path) -> None:
     assert chart.read_bytes() == drawn
 
 
+def test_a_run_that_is_computed_again_is_drawn_again(dse: Dse, home: Path) -> None:
+    dse("sweep", "tiny.toml", cwd=home)
+    run = home / "results" / "tiny"
+    drawn = (run / "front.png").read_bytes()
+    info = json.loads((run / "run.json").read_text())
+    del info["sha256"]
+    info["versions"]["dse"] = "0.0.1"
+    (run / "run.json").write_text(json.dumps(info))
+    (run / "front.png").write_bytes(b"of another run")
+    assert "computing it again" in dse("sweep", "tiny.toml", cwd=home).stderr
+    assert (run / "front.png").read_bytes() == drawn
+
+
 def test_an_override_changes_the_space_and_the_directory(dse: Dse, home: Path) -> None:
     answer = dse("sweep", "tiny.toml", "--set", "hardware.lanes=24", "--json", cwd=home)
     (run,) = (home / "results").iterdir()

@@ -102,6 +102,20 @@ def test_ratios_over_another_baseline_are_taken_over_the_first() -> None:
     assert b.front["speedup"].tolist() == [2.0, 4.0], "the run itself is left alone"
 
 
+def test_ratios_over_nothing_do_not_compare() -> None:
+    """A baseline that keeps all of its operands on chip moves no byte."""
+    goals = {"dram_reduction": True, "nll_increase": False}
+    a, b = (run(n, [(1.0, 0.0), (2.0, 0.1)], objectives=goals) for n in "ab")
+    for side in (a, b):
+        side.front["dram_reduction"] = side.front["speedup"]
+    b.info["baseline"]["dram_bytes"] = 0.0
+    for pair in ((a, b), (b, a)):
+        with pytest.raises(BadInput, match="b: its baseline has dram_bytes 0, and that of a has not"):
+            compare(*pair)
+    a.info["baseline"]["dram_bytes"] = 0.0
+    assert compare(a, b).rebased == {}
+
+
 def test_points_that_only_a_dropped_objective_kept_are_left_out() -> None:
     three = {**UP, "energy_saving": True}
     a = run("a", [(1.0, 0.0), (0.9, 0.05), (2.0, 0.1)], objectives=three)

@@ -4,6 +4,7 @@ import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 from cli.conftest import Answer, Dse, snapshot
 
+from dse.cli import study as command
 from dse.cli.options import MAX_SEED
 from dse.errors import BadInput, DseError
 from dse.profiles.profile import Profile
@@ -20,10 +22,12 @@ from dse.search.evaluate import evaluate
 from dse.search.sweep import sweep
 from dse.space import load_space
 from dse.space.definition import Limits, Space
+from dse.study.directory import prepared, write
 from dse.study.evaluate import violation
 from dse.study.measuring import join
-from dse.study.result import SAME
-from dse.study.run import MOST_SEED, _said, study
+from dse.study.result import SAME, samplers
+from dse.study.run import _said, study
+from dse.study.samplers import MOST_SEED
 from dse.study.storage import read_place
 
 
@@ -127,7 +131,8 @@ def test_flat_and_time_stop_and_take_back_the_rest(space: Space, tmp_path: Path)
 def test_a_study_of_something_else_is_named_and_not_mixed(space: Space, tmp_path: Path) -> None:
     at = f"sqlite:///{tmp_path}/s.db"
     study(space, trials=3, storage=at, name="mine")
-    with pytest.raises(BadInput, match="seeks other objectives"):
+    advice = "seeks other objectives; nothing was mixed: give another --study-name, and its directory with --output$"
+    with pytest.raises(BadInput, match=advice):
         study(space, trials=1, storage=at, name="mine", objective="speedup")
     with pytest.raises(BadInput, match="--continuous"):
         study(space, trials=1, storage=at, name="mine", continuous=True)
@@ -246,14 +251,57 @@ def test_the_command_adds_trials_to_its_run(dse: Dse, home: Path) -> None:
 
 
 def test_a_sweeps_run_and_another_spaces_are_left_alone(dse: Dse, home: Path) -> None:
-    assert dse("sweep", "tiny.toml", "-o", "swept").code == 0
-    before = (home / "swept" / "run.json").read_bytes()
-    assert "holds a sweep's run" in _told(dse("study", "tiny.toml", "-o", "swept"))
-    assert (home / "swept" / "run.json").read_bytes() == before
-    warm = dse("study", "tiny.toml", "--trials", 3, "--warm-start", "swept", "--json")
+    assert dse("sweep", "tiny.toml", "-o", "results/swept").code == 0
+    before = (home / "results" / "swept" / "run.json").read_bytes()
+    assert "holds a sweep's run" in _told(dse("study", "tiny.toml", "-o", "results/swept"))
+    assert (home / "results" / "swept" / "run.json").read_bytes() == before
+    warm = dse("study", "tiny.toml", "--trials", 3, "--warm-start", "results/swept", "--json")
     assert warm.json["trials"] == 3
+    assert warm.json["command"] == "dse study tiny.toml --trials 3 --warm-start results/swept", "runs again"
     other = dse("study", "tiny.toml", "--set", "hardware.lanes=24", "-o", "results/tiny-study")
     assert "another space" in _told(other)
+
+
+def _result(folder: Path) -> dict[str, bytes]:
+    """What lies in a study's directory, but for the journal, which notes what was asked for."""
+    return {k: v for k, v in snapshot(folder / "results" / "tiny-study").items() if k != "trials.log"}
+
+
+def test_the_result_of_another_study_is_left_alone(
+    dse: Dse, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "_draw", lambda run: None)
+    assert dse("study", "tiny.toml", "--trials", 2, "--sampler", "random").code == 0
+    before = _result(home)
+    name = read_run(home / "results" / "tiny-study").info["study"]
+    refused = dse("study", "tiny.toml", "--trials", 1, "--study-name", "other")
+    assert refused.code == 2
+    assert (
+        f"results/tiny-study: holds study {name}, not other; nothing was overwritten, choose another "
+        in _told(refused)
+    )
+    for other in (("--continuous",), ("--objective", "speedup")):
+        assert _told(dse("study", "tiny.toml", "--trials", 1, *other)).endswith(
+            "; nothing was mixed: choose another directory with --output\n"
+        )
+    for url in ("memory", f"sqlite:///{home}/kept.db"):
+        line = _told(dse("study", "tiny.toml", "--trials", 1, "--storage", url))
+        assert f"holds study {name} of journal:trials.log, not that of {url.partition(':')[0]}" in line
+    assert _result(home) == before
+    assert not (home / "kept.db").exists()
+    afresh = dse("study", "tiny.toml", "--trials", 1, "--study-name", "other", "--fresh", "--json")
+    assert (afresh.json["study"], afresh.json["trials"]) == ("other", 1)
+
+
+def test_another_studys_result_that_came_meanwhile_is_left_alone(space: Space, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with prepared(run, space, "first") as one, prepared(run, space, "second") as two:
+        write(run, study(space, trials=1, sampler="random", storage=one, name="first"))
+        late = study(space, trials=1, sampler="random", storage=two, name="second")
+        before = snapshot(run)
+        with pytest.raises(BadInput, match="holds study first, not second; nothing was overwritten"):
+            write(run, late)
+    assert snapshot(run) == before
 
 
 @pytest.mark.parametrize(
@@ -319,3 +367,51 @@ def test_run_json_says_what_it_is(dse: Dse, home: Path) -> None:
     assert info["storage"] == "sqlite:kept.db"
     assert info["status"] == "complete"
     assert str(home) not in json.dumps(info)
+
+
+def test_a_study_of_every_point_has_the_front_of_a_sweep(space: Space) -> None:
+    """The same columns in the same order, with the same values, interpolated points among them."""
+    axes = ["algorithms.token-picker.threshold=[1e-4, 2e-4, 1e-3]", "hardware.lanes=[24, 36]"]
+    between = load_space(space.plain(), axes, profile=space.profile)
+    exact = sweep(between).front
+    assert {"latency_s_low", "energy_j_high", "area_mm2_low", "distinct"} <= set(exact.columns)
+    assert set(exact["accuracy"]) == {"measured", "interpolated"}
+    found = study(between, trials=between.size, sampler="grid")
+    assert list(found.front.columns) == list(exact.columns)
+    pd.testing.assert_frame_equal(found.front, exact, check_dtype=False, rtol=1e-9)
+    assert found.info["distinct"] == int((exact["on_front"] & exact["distinct"]).sum())
+
+
+def test_what_made_the_trials_is_recorded(space: Space, tmp_path: Path) -> None:
+    at = f"journal:{tmp_path}/t.log"
+    alone = study(space, trials=2, sampler="random", storage=at, seed=3).info
+    assert (alone["sampler"], alone["seed"]) == ("random", 3)
+    assert alone["samplers"] == [{"sampler": "random", "seed": 3, "trials": 2}]
+    assert not [note for note in alone["notes"] if "trials are by" in note]
+    info = study(space, trials=3, storage=at).info
+    assert info["sampler"] == "random, local"
+    assert info["samplers"] == [
+        {"sampler": "random", "seed": 3, "trials": 2},
+        {"sampler": "local", "seed": 0, "trials": 3},
+    ]
+    (note,) = [note for note in info["notes"] if "trials are by" in note]
+    assert "2 by random (seed 3), 3 by local (seed 0)" in note
+
+
+def test_a_trial_that_does_not_say_what_made_it() -> None:
+    """Of an older version, or of a storage that somebody changed."""
+    said = [
+        ["random", 3],
+        None,
+        "random",
+        ["random"],
+        ["other", 3],
+        ["random", "3"],
+        ["random", -1],
+        ["random", 3],
+    ]
+    trials: list[Any] = [SimpleNamespace(user_attrs={} if s is None else {"sampler": s}) for s in said]
+    assert samplers(trials) == [
+        {"sampler": "random", "seed": 3, "trials": 2},
+        {"sampler": "unknown", "seed": None, "trials": 6},
+    ]

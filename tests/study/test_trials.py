@@ -28,8 +28,8 @@ COUNT = 60
 def made(tmp_path_factory: pytest.TempPathFactory, space: Space) -> Path:
     """A study's run directory, to be copied."""
     path = tmp_path_factory.mktemp("made") / "run"
-    with prepared(path, space, False, False) as place:
-        write(path, study(space, trials=COUNT, sampler="random", storage=place))
+    with prepared(path, space, "made") as place:
+        write(path, study(space, trials=COUNT, sampler="random", storage=place, name="made"))
     return path
 
 
@@ -144,7 +144,7 @@ def test_all_files_of_a_run_are_replaced_together(
 
     monkeypatch.setattr("dse.results.write_together", seen)
     before = (run / "front.csv").read_bytes()
-    write(run, study(space, trials=5, storage=f"journal:{run / 'trials.log'}"))
+    write(run, study(space, trials=5, storage=f"journal:{run / 'trials.log'}", name="made"))
     assert written == [["space.toml", "front.csv", TRIALS, "run.json"]]
     assert before
     assert len(read_trials(read_run(run))) == COUNT + 5
