@@ -193,16 +193,14 @@ def test_an_error_names_the_file_as_it_was_typed(tmp_path: Path, monkeypatch: py
         load_space("quickstart", profile=PROFILE)
 
 
-@pytest.mark.parametrize(("name", "found"), [("ü ñ2", "ü ñ2"), (".hidden", ".hidden")])
-def test_a_file_whose_name_cannot_be_a_space_s_is_asked_for_one(
-    tmp_path: Path, name: str, found: str
-) -> None:
+@pytest.mark.parametrize("name", ["ü ñ2", ".hidden"])
+def test_a_file_whose_name_cannot_be_a_space_s_is_asked_for_one(tmp_path: Path, name: str) -> None:
     path = tmp_path / f"{name}.toml"
     path.write_text(TEXT)
     with pytest.raises(BadInput) as caught:
         load_space(path, profile=PROFILE)
     assert str(caught.value).startswith(
-        f"{path}: name: missing, and the file's, {found!r}, will not do; write name ="
+        f"{path}: name: missing, and the file's, {name!r}, will not do; write name ="
     )
     path.write_text(f'name = "ü"\n{TEXT}')
     with pytest.raises(BadInput, match=r"toml:1: name: found 'ü'; write name ="):
