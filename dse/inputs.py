@@ -14,6 +14,7 @@ import select
 import stat
 import tomllib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -121,6 +122,9 @@ def is_file(path: Path) -> bool:
 def locate(name: str, folder: Path) -> Path:
     """The file that another file names: from where the command runs, or else beside that file.
 
+    What a run records of it then leads there again, and says nothing of the machine where it need not: what lies beside
+    a file that was given by its full path is named from where the command runs, if it lies below.
+
     Args:
         folder: where the file lies that names it.
 
@@ -129,6 +133,8 @@ def locate(name: str, folder: Path) -> Path:
     """
     here, beside = Path(name), folder / name
     if not is_file(here) and is_file(beside):
+        with suppress(ValueError, OSError):  # it lies elsewhere; the working directory is gone
+            return beside.relative_to(Path.cwd())
         return beside
     if is_file(here) and is_file(beside) and not here.samefile(beside):
         import filecmp

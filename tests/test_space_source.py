@@ -60,7 +60,11 @@ def test_files_are_found_here_or_beside_the_space(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     assert locate("a", folder) == Path("a")  # nowhere: the message names what was typed
     (folder / "a").write_text("1")
+    assert locate("a", Path("colleague")) == locate("a", folder) == Path("colleague/a")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
     assert locate("a", folder) == folder / "a"
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "a").write_text("1")
     assert locate("a", folder) == Path("a")
     (tmp_path / "a").write_text("2")
