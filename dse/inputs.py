@@ -13,7 +13,8 @@ import re
 import select
 import stat
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -39,11 +40,18 @@ _PART = r"""(?>[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
 _LONG_KEYS = re.compile(rf"""(?<![A-Za-z0-9_"'-]){_PART}(?:[ \t]*\.[ \t]*{_PART}){{2,}}""")
 _KEY = r'(?:[A-Za-z0-9_-]+|"[^"]*"|\'[^\']*\')'
 _DOTTED = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
-_HEADER = re.compile(rf"^\s*\[\s*({_DOTTED})\s*\]")
+_HEADER = re.compile(rf"^\s*(\[\[?)\s*({_DOTTED})\s*\]")
 _ASSIGNMENT = re.compile(rf"^\s*({_DOTTED})\s*=")
+
+Lines = Mapping[tuple[str, ...], int]
+"""Key or table -> the line that it stands on, from 1 (`key_lines`)."""
 
 Complain = Callable[[tuple[str, ...], str], BadInput]
 """Makes the error about the entry at a path: (keys from the top, what is wrong)."""
+
+
+class NotToml(BadInput):
+    """A text that does not follow the grammar of TOML."""
 
 
 def read_text(path: Path, most: int, right: str, *, pipes: bool = False) -> str:
@@ -114,6 +122,9 @@ def is_file(path: Path) -> bool:
 def locate(name: str, folder: Path) -> Path:
     """The file that another file names: from where the command runs, or else beside that file.
 
+    What a run records of it then leads there again, and says nothing of the machine where it need not: what lies beside
+    a file that was given by its full path is named from where the command runs, if it lies below.
+
     Args:
         folder: where the file lies that names it.
 
@@ -122,6 +133,8 @@ def locate(name: str, folder: Path) -> Path:
     """
     here, beside = Path(name), folder / name
     if not is_file(here) and is_file(beside):
+        with suppress(ValueError, OSError):  # it lies elsewhere; the working directory is gone
+            return beside.relative_to(Path.cwd())
         return beside
     if is_file(here) and is_file(beside) and not here.samefile(beside):
         import filecmp
@@ -133,6 +146,20 @@ def locate(name: str, folder: Path) -> Path:
     return here
 
 
+def places(name: str, folder: Path) -> list[Path]:
+    """Where the file may lie that another file names, for who can tell the right one by its content.
+
+    From where the command runs; beside the file that names it, also by its bare name; and from every folder above, one of
+    which the command ran in that wrote the name.
+
+    Args:
+        folder: where the file lies that names it.
+    """
+    depth = len(folder.absolute().parts)
+    beside, *above = (Path(os.path.normpath(Path(folder, *[".."] * n, name))) for n in range(depth))
+    return list(dict.fromkeys((Path(name), beside, folder / Path(name).name, *above)))
+
+
 def parse_toml(where: str, text: str) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
     """The table in a TOML text, and the line of each key (`key_lines`).
 
@@ -141,6 +168,26 @@ def parse_toml(where: str, text: str) -> tuple[dict[str, Any], dict[tuple[str, .
 
     Raises:
         BadInput: not TOML, or not tame.
+    """
+    table = toml_table(where, text)
+    lines = key_lines(text)
+
+    def complain(path: tuple[str, ...], message: str) -> BadInput:
+        return BadInput(f"{with_line(where, lines, path)}: {'.'.join(path)}: {message}")
+
+    check_tame(table, complain)
+    return table, lines
+
+
+def toml_table(where: str, text: str) -> dict[str, Any]:
+    """The table in a TOML text, whose values may be anything that TOML can say: `check_tame` is left to the caller.
+
+    Args:
+        where: leads messages.
+
+    Raises:
+        NotToml: not TOML.
+        BadInput: too much to read.
     """
     if len(text) > MAX_TOML:
         raise BadInput(f"{where}: has {len(text)} characters; at most {MAX_TOML} are allowed")
@@ -153,23 +200,21 @@ def parse_toml(where: str, text: str) -> tuple[dict[str, Any], dict[tuple[str, .
             most = f"keys of more than {MAX_DEPTH} parts" if parts > MAX_DEPTH else "so many dotted keys"
             raise BadInput(f"{where}:{line}: {most}; write them as tables")
     try:
-        table = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{where}: not TOML: {error}") from None
+        raise NotToml(f"{where}: not TOML: {error}") from None
     except RecursionError:
         raise BadInput(
             f"{where}: tables or lists nested too deeply; {MAX_DEPTH} levels are allowed"
         ) from None
     except ValueError:
         raise BadInput(f"{where}: a number has too many digits; whole numbers have at most 64 bits") from None
-    lines = key_lines(text)
 
-    def complain(path: tuple[str, ...], message: str) -> BadInput:
-        line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
-        return BadInput(f"{where}{'' if line is None else f':{line}'}: {'.'.join(path)}: {message}")
 
-    check_tame(table, complain)
-    return table, lines
+def with_line(where: str, lines: Lines, path: tuple[str, ...]) -> str:
+    """``file:line`` of a key, or of the innermost table around it that has a line; the file alone where none has."""
+    line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
+    return where if line is None else f"{where}:{line}"
 
 
 def parse_json(where: str, text: str, right: str) -> Any:
@@ -221,7 +266,10 @@ def check_tame(value: Any, complain: Complain) -> None:
                     check_text(str(key), partial(complain, (*path, "a key")))
                     stack.append(((*path, str(key)), inner, depth + 1))
             else:
-                stack += [(path, inner, depth + 1) for inner in one]
+                stack += [
+                    ((*path, str(n)) if isinstance(inner, dict) else path, inner, depth + 1)
+                    for n, inner in enumerate(one, 1)
+                ]
         elif isinstance(one, str):
             check_text(one, partial(complain, path))
         elif isinstance(one, float) and not math.isfinite(one):
@@ -250,13 +298,26 @@ def _is_odd(character: str) -> bool:
 
 
 def key_lines(text: str) -> dict[tuple[str, ...], int]:
-    """Line number (from 1) of every key and table header that starts a line of TOML."""
+    """Line number (from 1) of every key and table header that starts a line of TOML.
+
+    Tables ``[[a]]`` are counted from 1: the second is ``a.2`` and its keys are ``a.2.b``; ``a`` is the first one's line.
+    """
     lines: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()
+    counts: dict[tuple[str, ...], int] = {}
     for number, line in enumerate(text.split("\n"), 1):
         if header := _HEADER.match(line):
-            table = split_key(header[1])
+            table = ()
+            *around, last = split_key(header[2])
+            for part in around:
+                table = (*table, part)
+                table = (*table, str(counts[table])) if table in counts else table
+            table = (*table, last)
             lines.setdefault(table, number)
+            if header[1] == "[[":
+                counts[table] = counts.get(table, 0) + 1
+                table = (*table, str(counts[table]))
+                lines.setdefault(table, number)
         elif assignment := _ASSIGNMENT.match(line):
             lines.setdefault((*table, *split_key(assignment[1])), number)
     return lines

@@ -241,7 +241,7 @@ ERRORS = [
     ("context = 128", 'context = 128\nphase = "prefill"', "profile 'tiny' holds 'decode'"),
     ("context = 128", "context = 128\nbatch = 0", "workload.batch: found 0"),
     ("context = 128", "context = 128\ngrouped = 1", "workload.grouped: found 1; must be true or false"),
-    ("context = 128", 'context = 128\nprofile_sha256 = "ab"', "workload.profile_sha256: profile 'tiny' is not the one"),
+    ("context = 128", 'context = 128\nprofile_sha256 = "ab"', "is not the one this space was run with (ab); find that one, or remove the key"),
     ("schema = 1", "schema = 2", "space.toml:2: schema: found 2; must be 1"),
     ("schema = 1", "", "schema: found None; must be 1"),
     ("schema = 1", "schema = true", "schema: found True; must be 1"),
@@ -316,7 +316,7 @@ def test_errors_name_the_file_the_line_the_key_and_what_would_be_right(
     with pytest.raises(BadInput) as caught:
         load(TEXT.replace(old, new, 1), tmp_path)
     assert message in str(caught.value)
-    assert str(caught.value).startswith("space.toml")
+    assert str(caught.value).startswith(str(tmp_path / "space.toml"))
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
 
@@ -408,6 +408,16 @@ def test_lines_are_found_in_every_spelling() -> None:
         ("a",): 1, ("b", "c-d"): 2, ("b", "c-d", "e"): 3, ("b", "c-d", "f", "g"): 4, ("h", "i"): 5,
         ("h", "i", "j"): 6,
     }  # fmt: skip
+
+
+def test_tables_of_an_array_are_counted() -> None:
+    text = "[[a]]\nx = 1\n[[a]]\ny = 2\n[a.b]\nz = 3\n[[ a.c ]]\n[[a.c]]\nz = 4\n[d]\nx = 5\n"
+    lines = key_lines(text)
+    assert lines["a",] == lines["a", "1"] == 1
+    assert (lines["a", "1", "x"], lines["a", "2"], lines["a", "2", "y"]) == (2, 3, 4)
+    assert (lines["a", "2", "b", "z"], lines["a", "2", "c"], lines["a", "2", "c", "2", "z"]) == (6, 7, 9)
+    assert lines["d", "x"] == 11
+    assert ("a", "x") not in lines
 
 
 def test_override_values_are_toml_or_bare_words() -> None:

@@ -158,7 +158,8 @@ def _confirmation(space: Space, named: str | None, spelt: str) -> Profile:
     raise BadInput(
         f"confirmation profile {str(beside) if is_path else name!r}: not there; name one with --confirmation, or "
         f"measure it: {spelt} --settings-only -o settings.toml, then dse profile run --grid settings.toml "
-        f"--part confirmation --name {name} {' '.join(options)} -o {name}"
+        f"--part confirmation --name {name} {' '.join(options)} -o {name}; then add "
+        f"--confirmation {name}/{name}.npz"
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,7 @@ def _swept(environment: Environment, source: str, wish: Wish) -> tuple[list[Cell
     given = {path for _, path, _ in parse_overrides(wish.overrides)}
     for text in wish.over:
         key = text.partition("=")[0]
+        _check_decides(key, text)
         if split_key(key) in given:
             raise BadInput(f"--over {key}: is given by --set too; an axis has its values from --over alone")
     place = str(Path(source) / "space.toml") if Path(source).is_dir() else source
@@ -73,9 +75,12 @@ def _swept(environment: Environment, source: str, wish: Wish) -> tuple[list[Cell
     with environment.progress_bar("space") as move:
         for done, pair in enumerate(todo):
             keys = {k: v for (k, _), v in zip(axes, pair, strict=True) if k}
-            space, absent = measured_space(
-                place, [*wish.overrides, *(f"{k}={_toml(v)}" for k, v in keys.items())]
-            )
+            try:
+                space, absent = measured_space(
+                    place, [*wish.overrides, *(f"{k}={_toml(v)}" for k, v in keys.items())]
+                )
+            except BadInput as error:
+                raise _of_axis(error, keys) from None
             first = first or space
             where = ", ".join(f"{k.rpartition('.')[2]} {brief(v)}" for k, v in keys.items())
             if absent:
@@ -99,40 +104,60 @@ def _swept(environment: Environment, source: str, wish: Wish) -> tuple[list[Cell
     return cells, axes, words
 
 
+def _check_decides(key: str, text: str) -> None:
+    """Raise where an axis lies in no part of a space that decides its result."""
+    from dse.space.reading import DECIDING
+
+    section, dot, _ = key.partition(".")
+    if section.strip() not in DECIDING or not dot:
+        known = ", ".join(DECIDING)
+        raise BadInput(f"--over {text}: no axis; must be a key of one of {known}, such as workload.batch")
+
+
+def _of_axis(error: BadInput, keys: Collection[str]) -> BadInput:
+    """An error about a value that was set because it stands on an axis, with the option that was typed."""
+    message = str(error)
+    for key in keys:
+        if re.match(rf"--set {re.escape(key)}[.:=]", message):
+            return BadInput(message.replace("--set", "--over", 1))
+    return error
+
+
 def measured_space(source: str, overrides: Sequence[str]) -> tuple[Space, list[str]]:
     """A space without the algorithms that its profile does not hold at its context, and their names.
 
     Raises:
         BadInput: as `load_space`, for any other reason.
     """
-    from dse.inputs import locate
-    from dse.space import load_space
-    from dse.space.definition import DENSE
-    from dse.space.reading import find_space
-    from dse.space.source import parse, read_text
+    from dataclasses import replace
 
+    from dse.space.definition import DENSE
+    from dse.space.reading import read_written, resolved
+
+    written = read_written(source)
     try:
-        return load_space(source, overrides), []
+        return resolved(written, overrides), []
     except BadInput as error:
         reason = error
+    algorithms = written.table.get("algorithms")
+    if not isinstance(algorithms, dict):
+        raise reason
+
+    def only(names: Collection[str], lost: tuple[str, ...]) -> Space:
+        kept = {name: knobs for name, knobs in algorithms.items() if name in names}
+        without = replace(written, table={**written.table, "algorithms": kept})
+        return resolved(without, [text for text in overrides if not text.startswith(lost)])
+
     try:
-        path = find_space(source)
-        table, _ = parse(str(path), read_text(path))
-        algorithms, named = dict(table["algorithms"]), table["workload"]["profile"]
-        if "/" in named or named.endswith(".npz"):
-            found = locate(named, path.parent)
-            table["workload"]["profile"] = named if found == Path(named) else str(found)
-        table["algorithms"] = {name: knobs for name, knobs in algorithms.items() if name == DENSE}
-        known = load_space(table, [text for text in overrides if not text.startswith("algorithms.")])
-    except (BadInput, OSError, ValueError, KeyError, TypeError, AttributeError):
+        known = only((DENSE,), ("algorithms.",))
+    except BadInput:
         raise reason from None
     there = known.profile.measured(known.workload.context)
     absent = [n for n in algorithms if not any(there[i] for i in known.profile.rows(n))]
     if not absent or DENSE in absent:
         raise reason
-    table["algorithms"] = {name: knobs for name, knobs in algorithms.items() if name not in absent}
-    lost = tuple(f"algorithms.{name}." for name in absent)
-    return load_space(table, [text for text in overrides if not text.startswith(lost)]), absent
+    rest = [name for name in algorithms if name not in absent]
+    return only(rest, tuple(f"algorithms.{name}." for name in absent)), absent
 
 
 def _compared(runs: tuple[str, ...], keys: Sequence[str], wish: Wish) -> tuple[list[Cell], Axes, str]:

@@ -7,24 +7,23 @@ from typing import Any
 
 from dse.algorithms.contract import Algorithm
 from dse.errors import BadInput
-from dse.inputs import MAX_TOML, parse_toml, read_text
+from dse.inputs import MAX_TOML, read_text, with_line
 from dse.measure.grid import expand, load_grid, shipped_grids, unique
 from dse.space.axes import axis_values
-from dse.space.source import Place, parse_overrides
+from dse.space.source import Place, parse, parse_overrides
 
 
 def settings_of_file(name: str) -> list[Algorithm]:
     """The settings of a shipped grid, a grid file, or of the algorithms' tables of a space file."""
     path = Path(name)
     if name not in shipped_grids() and path.suffix == ".toml":
-        document, _ = parse_toml(name, read_text(path, MAX_TOML, "a grid or a space is needed"))
+        document, place = parse(name, read_text(path, MAX_TOML, "a grid or a space is needed"))
         if "algorithms" in document and "grid" not in document:
-            return _settings_of_space(document["algorithms"], path.name)
+            return _settings_of_space(document["algorithms"], place / "algorithms")
     return load_grid(name)
 
 
-def _settings_of_space(tables: object, file: str) -> list[Algorithm]:
-    place = Place(file) / "algorithms"
+def _settings_of_space(tables: object, place: Place) -> list[Algorithm]:
     settings: list[Algorithm] = []
     for name, table in place.table(tables).items():
         knobs: dict[str, object] = {}
@@ -34,7 +33,11 @@ def _settings_of_space(tables: object, file: str) -> list[Algorithm]:
                 raise at.error('"all" stands for what a profile measured; list the values to measure')
             if knob != "unmeasured":
                 knobs[knob] = list(axis_values(written, at))
-        settings += expand({"algorithm": name, **knobs}, f"{file}: algorithms.{name}")
+
+        def where(*key: str, name: str = name) -> str:
+            return f"{with_line(place.file, place.lines, (*place.path, name, *key))}: algorithms.{name}"
+
+        settings += expand({"algorithm": name, **knobs}, where)
     return unique(settings)
 
 
@@ -48,4 +51,4 @@ def settings_of_options(algorithm: str, knobs: tuple[str, ...]) -> list[Algorith
         if len(path) > 1 or path[0] in table:
             raise BadInput(f"--set {text}: must name a knob of {algorithm}")
         table[path[0]] = value
-    return unique(expand(table, "--set"))
+    return unique(expand(table, lambda *key: "--set"))

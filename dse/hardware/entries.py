@@ -17,14 +17,14 @@ and beside the file that names it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from dse.errors import BadInput, nearest
-from dse.inputs import MAX_TOML, is_file, locate, parse_toml, read_text
+from dse.inputs import MAX_TOML, Lines, is_file, locate, parse_toml, read_text, with_line
 
 V = TypeVar("V")
 W = TypeVar("W")
@@ -96,7 +96,7 @@ def read_document(kind: Kind[V], name: str | Path) -> Document[V]:
     Raises:
         BadInput: there is none, or it is wrong; one line that says where and what would be right.
     """
-    return _read(kind, str(name), ())
+    return _read(kind, str(name), _open(kind, str(name)), ())
 
 
 @dataclass(frozen=True)
@@ -105,21 +105,19 @@ class _Written:
 
     where: str
     table: dict[str, Any]
-    lines: Mapping[tuple[str, ...], int]
+    lines: Lines
 
     def at(self, *path: str) -> str:
         """The file and the line of a key or of the table around it."""
-        line = next((self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines), None)
-        return self.where if line is None else f"{self.where}:{line}"
+        return with_line(self.where, self.lines, path)
 
 
-def _read(kind: Kind[V], name: str, seen: tuple[str, ...]) -> Document[V]:
+def _read(kind: Kind[V], name: str, written: _Written, seen: tuple[str, ...]) -> Document[V]:
     if name in seen or len(seen) == MAX_CHAIN:
         raise BadInput(
             f"{name}: base: the chain of bases comes back to {name!r} or has more than {MAX_CHAIN} files; must end "
             f"in a {kind.noun} without base"
         )
-    written = _open(kind, name)
     table, at = written.table, written.at
     valid = ("schema", "description", "base", kind.table, *((CONSTANTS,) if kind.constants else ()))
     for key in table:
@@ -136,8 +134,12 @@ def _read(kind: Kind[V], name: str, seen: tuple[str, ...]) -> Document[V]:
         raise BadInput(f"{at('base')}: base: found {base!r}; must be the name of a {kind.noun} or a path")
     below = None
     if base is not None:
-        is_shipped = base in shipped_names(kind)
-        below = _read(kind, base if is_shipped else str(locate(base, Path(name).parent)), (*seen, name))
+        try:
+            place = base if base in shipped_names(kind) else str(locate(base, Path(name).parent))
+            opened = _open(kind, place)
+        except BadInput as error:
+            raise BadInput(f"{at('base')}: base: {error}") from None
+        below = _read(kind, place, opened, (*seen, name))
     entries = dict(below.entries) if below else {}
     entries |= {key: _entry(kind.check, at(kind.table, key), key, value) for key, value in values.items()}
     constants = dict(below.constants) if below else {}

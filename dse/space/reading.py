@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ SECTIONS = (
     "schema", "name", "description", "workload", "algorithms", "hardware", "components", "objectives",
     "constraints", "baseline",
 )  # fmt: skip
+DECIDING = tuple(name for name in SECTIONS if name not in ("schema", "name", "description"))
+"""Sections that decide a space's result."""
+
 BASELINE_BITS = 12
 
 MAX_NAME = 100
@@ -50,15 +53,40 @@ def load_space(
     Raises:
         BadInput: anything that does not fit, named with file, line and key.
     """
+    return resolved(read_written(source), overrides, profile)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A space as it is written.
+
+    Attributes:
+        table: all of it. place: where it stands. name: of the file, for a space that does not say its own.
+        folder: where the file lies, beside which those may lie that it names.
+    """
+
+    table: dict[str, Any]
+    place: Place
+    name: str = "space"
+    folder: Path = Path()
+
+
+def read_written(source: str | Path | Mapping[str, Any]) -> Written:
+    """What `load_space` resolves; errors as there, as far as reading goes."""
     if isinstance(source, Mapping):
-        table, place, name, folder = dict(source), Place("space"), "space", Path()
+        table, place = dict(source), Place("space")
         check_tame(table, lambda path, message: Place("space", path=path).error(message))
-    else:
-        path = find_space(source)
-        table, place = parse(path.name, read_text(path))
-        name, folder = spelt_out(path.stem), path.parent
-    table, place = apply_overrides(table, place, overrides)
-    return replace(_read(table, place, name, folder, profile), overridden=bool(overrides))
+        return Written(table, place)
+    path = find_space(source)
+    shipped = path in shipped_spaces().values()  # it lies wherever the package does
+    table, place = parse(path.name if shipped else spelt_out(str(path)), read_text(path))
+    return Written(table, place, spelt_out(path.stem), path.parent)
+
+
+def resolved(written: Written, overrides: Sequence[str] = (), profile: Profile | None = None) -> Space:
+    """A space that was read, with its overrides, resolved against its profile; arguments and errors as of `load_space`."""
+    table, place = apply_overrides(written.table, written.place, overrides)
+    return replace(_read(table, place, written.name, written.folder, profile), overridden=bool(overrides))
 
 
 def find_space(source: str | Path) -> Path:
@@ -183,8 +211,13 @@ def _name(table: Mapping[str, Any], place: Place, default: str) -> str:
     name = _text(table, place, "name", default)
     plain = name.isascii() and all(c.isalnum() or c in "-_." for c in name)
     if not plain or not 1 <= len(name) <= MAX_NAME or name.startswith((".", "-")):
+        found = (
+            f"found {name!r}"
+            if "name" in table or not default
+            else f"missing, and the file's, {default!r}, will not do"
+        )
         raise (place / "name").error(
-            f"found {name!r}; use at most {MAX_NAME} letters, digits, '-', '_' and '.', a letter or digit first"
+            f"{found}; write name = \"...\" of at most {MAX_NAME} letters, digits, '-', '_' and '.', a letter or digit first"
         )
     return name
 

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dse import inputs
 from dse.errors import BadInput, nearest
-from dse.inputs import MAX_TOML, is_key, parse_toml, split_key
+from dse.inputs import (
+    MAX_TOML,
+    Lines,
+    NotToml,
+    check_tame,
+    is_key,
+    parse_toml,
+    split_key,
+    toml_table,
+    with_line,
+)
 
 _WORD = re.compile(r"^[A-Za-z0-9_+./-]+$")
 
@@ -27,7 +37,7 @@ class Place:
     """
 
     file: str
-    lines: Mapping[tuple[str, ...], int] = field(default_factory=dict)
+    lines: Lines = field(default_factory=dict)
     overridden: frozenset[tuple[str, ...]] = frozenset()
     path: tuple[str, ...] = ()
 
@@ -48,11 +58,7 @@ class Place:
         dotted = ".".join(self.path)
         if self.by_override and self.path:
             return BadInput(f"--set {dotted}: {message}")
-        line = next(
-            (self.lines[self.path[:n]] for n in range(len(self.path), 0, -1) if self.path[:n] in self.lines),
-            None,
-        )
-        where = self.file if line is None else f"{self.file}:{line}"
+        where = with_line(self.file, self.lines, self.path)
         return BadInput(f"{where}: {dotted}: {message}" if dotted else f"{where}: {message}")
 
     def table(self, value: Any, valid: Sequence[str] | None = None) -> dict[str, Any]:
@@ -85,15 +91,16 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
         raise BadInput(f"--set {text}: must be a dotted key, '=' and a value, such as hardware.lanes=16")
     written = written.strip()
     try:
-        parsed, _ = parse_toml(f"--set {dotted}", f"value = {written}")
-    except BadInput as error:
+        parsed = toml_table(f"--set {dotted}", f"value = {written}")
+    except NotToml:
         if _WORD.match(written):
             return split_key(dotted), written
-        if "not TOML" not in str(error):
-            raise
         raise BadInput(f"--set {text}: {written!r} is not a TOML value; text goes in quotes") from None
     if list(parsed) != ["value"]:
         raise BadInput(f"--set {text}: must be one value")
+    check_tame(
+        parsed, lambda path, message: BadInput(f"--set {'.'.join((dotted.strip(), *path[1:]))}: {message}")
+    )
     return split_key(dotted), parsed["value"]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from dse.cost.workload import SCOPES
 from dse.errors import BadInput, nearest
-from dse.inputs import locate
+from dse.inputs import is_file, locate, places
 from dse.profiles.naming import ProfileName
 from dse.profiles.profile import PHASES, Profile
 from dse.profiles.schema import QUERY_TILES
@@ -59,25 +59,67 @@ def read_workload(table: Mapping[str, Any], place: Place) -> WorkloadSpec:
 
 
 def named_profile(workload: WorkloadSpec, place: Place, folder: Path) -> tuple[Profile, WorkloadSpec]:
-    """The profile a workload names, or where that holds another phase, the one of the workload's phase beside it."""
+    """The profile a workload names, or where that holds another phase, the one of the workload's phase beside it.
+
+    A file is looked for where the command runs and beside the space; that of a space that was run (which holds its
+    checksum) also by its bare name and in the folders above (`dse.inputs.places`), where the checksum decides.
+
+    Args:
+        folder: where the space lies.
+
+    Returns:
+        The profile, and the workload with the place where it was found.
+
+    Raises:
+        BadInput: there is none, it is damaged, or there are two that differ.
+    """
+    at = place / "workload" / "profile"
     try:
-        named = load_profile(_where(workload.profile, folder))
+        if not _is_path(workload.profile):
+            named, name = load_profile(workload.profile), workload.profile
+        elif workload.profile_sha256 and not at.by_override:
+            named, name = _of_checksum(workload, folder)
+        else:
+            path = locate(workload.profile, folder)
+            named, name = load_profile(path), _spelt(path)
     except BadInput as error:
-        raise (place / "workload" / "profile").error(str(error)) from None
+        raise at.error(str(error)) from None
+    workload = replace(workload, profile=name)
     if named.phase == workload.phase:
         return named, workload
-    sibling = _of_phase(workload.profile, workload.phase)
+    sibling = _of_phase(name, workload.phase)
     try:
-        found = load_profile(_where(sibling, folder))
+        found = load_profile(sibling)
     except BadInput:
         return named, workload  # refused by `fitted`, which says what the named one holds
     return found, replace(workload, profile=sibling)
 
 
-def _where(name: str, folder: Path) -> str | Path:
-    """What to load: a shipped name, a path, or the file beside the space."""
-    is_path = "/" in name or name.endswith(".npz")
-    return locate(name, folder) if is_path else name
+def _of_checksum(workload: WorkloadSpec, folder: Path) -> tuple[Profile, str]:
+    """The profile with the workload's checksum and its place; where none has it, the first of that name."""
+    other: tuple[Profile, str] | None = None
+    for path in places(workload.profile, folder):
+        if is_file(path):
+            found = load_profile(path)
+            if found.checksum == workload.profile_sha256:
+                return found, _spelt(path)
+            other = other or (found, _spelt(path))
+    if other is None:
+        raise BadInput(
+            f"{workload.profile}: no such profile, here or in the folders above the space; put the one with checksum "
+            f"{workload.profile_sha256[:12]} into {folder}"
+        )
+    return other
+
+
+def _is_path(name: str) -> bool:
+    """Whether a profile's name is a file's place, and no name that is shipped."""
+    return "/" in name or name.endswith(".npz")
+
+
+def _spelt(path: Path) -> str:
+    """A path as the name of a profile."""
+    return str(path) if _is_path(str(path)) else f"./{path}"
 
 
 def _of_phase(name: str, phase: str) -> str:
@@ -104,7 +146,8 @@ def fitted(workload: WorkloadSpec, place: Place, profile: Profile) -> tuple[Work
         raise (place / "context").error(f"found {workload.context}; profile {profile.name!r} holds {have}")
     if workload.profile_sha256 and workload.profile_sha256 != profile.checksum:
         raise (place / "profile_sha256").error(
-            f"profile {profile.name!r} is not the one this space was run with; remove the key and sweep the space again"
+            f"profile {profile.name!r} (checksum {profile.checksum[:12]}) is not the one this space was run with "
+            f"({workload.profile_sha256[:12]}); find that one, or remove the key and sweep the space again"
         )
     workload = replace(workload, profile_sha256=profile.checksum)
     if workload.phase != "prefill":

@@ -307,7 +307,7 @@ OTHERS: dict[str, tuple[tuple[str, ...], Change, str]] = {
     "a huge seed": (("--seed", str(1 << 70)), lambda folder: None, "--seed: 1180591620717411303424 is not in"),
     "no number": (("--windows", "nan"), lambda folder: None, "--windows: 'nan' is not a valid integer"),
     "a knob without end": (("--set", "k_bits=" + "[" * 9999), lambda folder: None, "--set k_bits: tables or lists nested too deeply"),
-    "a knob of many digits": (("--set", "k_bits=" + "9" * 9999), lambda folder: None, "expected int"),
+    "a knob of many digits": (("--set", "k_bits=" + "9" * 9999), lambda folder: None, "too many digits"),
     "a knob of no number": (("--set", "k_bits=nan"), lambda folder: None, "k_bits"),
     "no scales": (("--scales", "t.npz"), lambda folder: None, "t.npz: no calibrated scales (no such file)"),
     "scales in a pipe": (("--scales", "t.npz"), fifo("t.npz"), "t.npz: no calibrated scales (is a directory or"),

@@ -49,6 +49,23 @@ def test_one_command_chooses_judges_and_writes(dse: Dse, place: Path) -> None:
     assert b"token-picker" in first["match.svg"]
 
 
+def test_the_confirmation_profile_lies_beside_the_profile_wherever_the_command_runs(
+    dse: Dse, place: Path, tmp_path: Path
+) -> None:
+    sub = tmp_path / "sub"
+    sub.mkdir()
+    for name in ("tiny.npz", "tiny.toml"):
+        (place / name).rename(sub / name)
+    answer = dse("match", "sub/tiny.toml", "--loss", "0.01", cwd=tmp_path)
+    assert answer.code == 2
+    assert "confirmation profile 'sub/tiny-confirmation.npz': not there" in answer.stderr
+    assert answer.stderr.rstrip().endswith("--confirmation tiny-confirmation/tiny-confirmation.npz")
+    write_profile(sub / "tiny-confirmation.npz", CONFIRMATION)
+    answer = dse("match", "sub/tiny.toml", "--loss", "0.01", cwd=tmp_path)
+    assert answer.code == 0, answer.stderr
+    assert "figures from tiny-confirmation" in answer.stdout
+
+
 def test_every_query_head_for_itself_is_marked(dse: Dse, place: Path) -> None:
     write_profile(place / "tiny-confirmation.npz", CONFIRMATION)
     answer = dse("match", "tiny.toml", "--set", "workload.grouped=false", "-o", "m", cwd=place)

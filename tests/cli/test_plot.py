@@ -188,6 +188,43 @@ def test_an_axis_of_a_map_is_not_set_too(dse: Dse, home: Path) -> None:
     assert "--over workload.batch: is given by --set too" in answer.stderr
 
 
+@pytest.mark.parametrize(
+    ("over", "says"),
+    [
+        ("name=a,b", "--over name=a,b: no axis; must be a key of one of workload, "),
+        ("schema=1,2", "--over schema=1,2: no axis"),
+        ("hardware=1,2", "--over hardware=1,2: no axis"),
+        ("hardware.lames=1,2", "--over hardware.lames: unknown key; did you mean 'lanes'?"),
+        ("workload.batch=0,1", "--over workload.batch: found 0; must be"),
+        ("workload.batch=nan,1", "--over workload.batch: found nan; numbers must be finite"),
+    ],
+)
+def test_an_axis_of_a_map_decides_something_and_is_named_as_it_was_typed(
+    dse: Dse, home: Path, over: str, says: str
+) -> None:
+    answer = dse("plot", "tiny.toml", "--kind", "winner", "--over", over, "-o", "m.svg", cwd=home)
+    assert (answer.code, answer.stderr.count("\n")) == (2, 1)
+    assert f"error: {says}" in answer.stderr
+
+
+def test_a_map_finds_base_and_profile_beside_its_space(dse: Dse, home: Path, made_profile: Path) -> None:
+    """Also where an algorithm is left out, which was not measured."""
+    profile = read_profile(made_profile)
+    losses = profile.accuracy.copy()
+    losses[profile.rows("spatten")] = np.nan
+    folder = home / "sub"
+    folder.mkdir()
+    text = (home / "tiny.toml").read_text().replace('"topick-gqa"', '"own.toml"')
+    (folder / "tiny.toml").write_text(text)
+    (folder / "own.toml").write_text('schema = 1\nbase = "topick-gqa"\n[design]\nclock_ghz = 0.5\n')
+    (home / "tiny.npz").unlink()
+    write_profile(folder / "tiny.npz", replace(profile, accuracy=losses))
+    words = ("plot", "sub/tiny.toml", "-k", "winner", "--over", "workload.batch=1,2", "-o", "m.svg")
+    answer = dse(*words, cwd=home)
+    assert answer.code == 0, answer.stderr
+    assert "spatten not measured, left out" in answer.stderr
+
+
 def test_a_map_takes_the_profile_that_its_space_would(dse: Dse, home: Path, made_profile: Path) -> None:
     """Of two that differ neither, also where an algorithm is left out that one of them lacks."""
     profile = read_profile(made_profile)

@@ -134,8 +134,8 @@ def test_an_installed_package_is_measured_priced_and_swept_like_a_built_in_one(
         monkeypatch.setattr(module, "window_texts", lambda job, context, count=0: list(chosen))
     monkeypatch.setattr(run_module, "calibrated_on", lambda job: np.zeros(0, np.uint64))
     settings = [
-        *expand({"algorithm": "dense", "k_bits": [8, 12], "v_bits": 12}, "grid"),
-        *expand({"algorithm": "strided", "recent": [8, 16, 64], "stride": [2, 4]}, "grid"),
+        *expand({"algorithm": "dense", "k_bits": [8, 12], "v_bits": 12}, lambda *key: "grid"),
+        *expand({"algorithm": "strided", "recent": [8, 16, 64], "stride": [2, 4]}, lambda *key: "grid"),
     ]
     job = job_module.Job(
         "tiny", "tiny", tuple(settings), (64,), 3, "selection", 0, tmp_path / "scales.npz", tmp_path / "out"

@@ -29,7 +29,8 @@ def test_a_space_file_is_measured_by_its_algorithm_tables(tmp_path):
         ("[algorithms]\ntoken-picker = 3", "algorithms.token-picker: found 3; must be a table"),
         ("[algorithms.window]\nrecent = 'all'", "list the values to measure"),
         ("[algorithms.window]\nrecent = []", "the axis is empty"),
-        ("[algorithms.windows]\nrecent = 1", "unknown algorithm 'windows'"),
+        ("[algorithms.windows]\nrecent = 1", r"space\.toml:1: .*unknown algorithm 'windows'"),
+        ("[algorithms.window]\n\nrecent = -1", r"space\.toml:3: algorithms\.window\.recent: -1 is outside"),
         ("algorithms = {", "not TOML"),
     ],
 )
@@ -46,3 +47,8 @@ def test_options_take_values_and_lists():
     assert knobs(found, "chunks") == ["6+6", "6+6"]
     with pytest.raises(BadInput, match="expected KNOB=VALUE"):
         settings_of_options("token-picker", ("threshold",))
+
+
+def test_a_number_that_is_none_is_no_word():
+    with pytest.raises(BadInput, match="--set threshold: found nan; numbers must be finite"):
+        settings_of_options("token-picker", ("threshold=nan",))

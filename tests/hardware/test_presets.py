@@ -269,3 +269,18 @@ def test_a_user_file_of_text_that_is_not_text_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(BadInput, match="is not text"):
         load_preset(path)
+
+
+def test_the_file_that_names_a_missing_base_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    head = 'schema = 1\nbase = "{}"\n[design]\nlanes = 2\n'
+    Path("in/top.toml").write_text(head.format("mid.toml"))
+    Path("in/mid.toml").write_text(head.format("no/such.toml"))
+    with pytest.raises(BadInput, match=r"^in/mid\.toml:2: base: no preset or file 'no/such\.toml'"):
+        load_preset("in/top.toml")
+    Path("in/mid.toml").write_text(head.format("low.toml"))
+    for folder, lanes in (("in", 4), (".", 8)):
+        Path(folder, "low.toml").write_text(f'schema = 1\nbase = "topick"\n[design]\nlanes = {lanes}\n')
+    with pytest.raises(BadInput, match=r"^in/mid\.toml:2: base: low\.toml: there is one here and another"):
+        load_preset("in/top.toml")

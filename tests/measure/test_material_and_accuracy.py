@@ -100,6 +100,15 @@ def test_shipped_grids_hold_what_they_promise(grid_name):
         ("[[grid]]\nalgorithm = 'dense'\nk_bits = []", "empty"),
         ("[[grids]]\nalgorithm = 'dense'", "unknown key"),
         ("a = [", "not TOML"),
+        ("x = 1", r"grid\.toml:1: x: unknown key"),
+        ("[[grid]]\nalgorithm = 'dense'\n[[grid]]", r"grid\.toml:3: grid 2: algorithm: missing"),
+        ("[[grid]]\nalgorithm = ['a']", r"grid\.toml:2: grid 1: algorithm: found \['a'\]; every"),
+        ("[[grid]]\nalgorithm = 'dense'\n\nk_bits = [8, 99]", r"grid\.toml:4: grid 1\.k_bits: 99 is outside"),
+        (
+            "[[grid]]\nalgorithm = 'dense'\n[[grid]]\nk_bits = nan",
+            r"grid\.toml:4: grid\.2\.k_bits: found nan",
+        ),
+        ("grid = [{ algorithm = 'dense', k_bits = 99 }]", r"grid\.toml:1: grid 1\.k_bits: 99"),
     ],
 )
 def test_bad_grids_are_named(tmp_path, text, says):
