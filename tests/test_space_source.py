@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
 from profiles.synthetic import profile
 
 from dse.errors import BadInput
+from dse.hardware.parameters import PARAMETERS
 from dse.inputs import locate
 from dse.profiles.store import write_profile
 from dse.space import load_space
@@ -88,6 +90,20 @@ def test_a_base_lies_beside_the_space_and_its_own_base_beside_it(
         monkeypatch.chdir(place)
         space = load_space(Path(name))
         assert (space.hardware["lanes"], space.hardware["dram_channels"]) == ((4,), (4,))
+
+
+def test_a_base_counts_however_much_is_stated_beside_it() -> None:
+    needed = [name for name, parameter in PARAMETERS.items() if parameter.default is None]
+    table = tomllib.loads(TEXT)
+    table["hardware"] = {"base": "spatten"}
+    plain = load_space(table, profile=PROFILE)
+    assert plain.components
+    table["hardware"] |= {name: plain.hardware[name][0] for name in needed}
+    stated = load_space(table, profile=PROFILE)
+    assert (stated.hardware, stated.components) == (plain.hardware, plain.components)
+    table["hardware"]["base"] = "spaten"
+    with pytest.raises(BadInput, match=r"hardware\.base: no preset or file 'spaten'; did you mean 'spatten'"):
+        load_space(table, profile=PROFILE)
 
 
 @pytest.mark.parametrize(

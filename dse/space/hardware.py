@@ -53,7 +53,9 @@ def read_hardware(
         )
     design: dict[str, HardwareValue] = {n: p.default for n, p in PARAMETERS.items() if p.default is not None}
     constants: dict[str, float] = {}
-    if base is not None and not needed <= set(axes):
+    # A space that was run states all that its version knew, constants too: its base may be gone, or be another by now.
+    was_run = "profile_sha256" in table.get("workload", {})
+    if base is not None and not (was_run and needed <= set(axes)):
         try:
             if base not in preset_names():
                 base = str(locate(base, folder))
