@@ -100,3 +100,12 @@ def test_budgets_are_numbers(dse: Dse, place: Path, loss: str) -> None:
     answer = dse("match", "tiny.toml", "--loss", loss, cwd=place)
     assert answer.code == 2
     assert f"--loss {loss}: must be positive numbers" in answer.stderr
+
+
+@pytest.mark.parametrize("space", ["quickstart", "equal-budget", "topick"])
+def test_what_a_shipped_space_chooses_was_measured_on_other_text(
+    dse: Dse, space: str, tmp_path: Path
+) -> None:
+    answer = dse("match", space, "-o", "found", cwd=tmp_path)
+    assert answer.code == 0, answer.stderr
+    assert "figures from smollm2-135m-confirmation (16 windows)" in answer.stdout
