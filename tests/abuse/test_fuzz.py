@@ -33,7 +33,7 @@ from dse.space import load_space
 from dse.space.names import PRICED
 
 CAMPAIGN = "DSE_FUZZ" in os.environ
-TOTAL = int(os.environ.get("DSE_FUZZ", "600"))
+TOTAL = int(os.environ.get("DSE_FUZZ", "400"))
 
 
 def share(part: float) -> settings:

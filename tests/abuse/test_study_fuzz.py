@@ -126,7 +126,7 @@ def test_records_of_studies_made_up(
 
 def test_the_studies_were_no_walkover(farm: tuple[Yard, Space]) -> None:
     tally = TALLIES.get("studies", Tally())
-    if "DSE_FUZZ" not in os.environ and tally.total < 100:
+    if "DSE_FUZZ" not in os.environ and tally.total < 60:
         pytest.skip("some of this file's tests were left out")
     assert tally.valid > 0.05 * tally.total
     assert tally.refused > 0.1 * tally.total
