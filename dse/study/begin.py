@@ -66,15 +66,7 @@ def create(storage: optuna.storages.BaseStorage, plan: Plan) -> None:
         known = None
     except optuna.exceptions.DuplicatedStudyError:
         there = optuna.load_study(study_name=plan.name, storage=storage)
-        known = there.user_attrs.get(ABOUT)
-        deadline = time.monotonic() + MAKING_SECONDS
-        while known is None and _is_bare(there) and time.monotonic() < deadline:
-            time.sleep(0.1)  # whoever made it is about to say what it is
-            known = there.user_attrs.get(ABOUT)
-        if known is None and not _is_bare(there):
-            raise BadInput(
-                f"--study-name {plan.name}: there is a study of that name that dse did not make; {plan.place.beside}"
-            ) from None
+        known = _what_is_there(there, plan)
     if [d.name.lower() for d in there.directions] != directions:
         raise BadInput(f"study {plan.name} seeks other objectives; nothing was mixed: {plan.place.beside}")
     if known is None:  # new, or whoever made it ended before it could say more
@@ -100,9 +92,31 @@ def create(storage: optuna.storages.BaseStorage, plan: Plan) -> None:
             )
 
 
-def _is_bare(study: optuna.Study) -> bool:
-    """Whether nobody has written anything into a study yet."""
-    return not study.user_attrs and not study.get_trials(deepcopy=False)
+def _what_is_there(study: optuna.Study, plan: Plan) -> Any:
+    """What a study says of itself; None where it is empty and whoever made it had time enough to say it.
+
+    Another process may be making it right now, and writes what it is before anything else: attributes are read after
+    trials, so that who sees one of its trials sees that too.
+
+    Raises:
+        BadInput: it is in use, and does not say that it is of dse.
+    """
+    deadline = time.monotonic() + MAKING_SECONDS
+    while True:
+        known = study.user_attrs.get(ABOUT)
+        if known is not None:
+            return known
+        in_use = bool(study.get_trials(deepcopy=False))
+        written = study.user_attrs
+        if ABOUT in written:
+            return written[ABOUT]
+        if in_use or written:
+            raise BadInput(
+                f"--study-name {plan.name}: there is a study of that name that dse did not make; {plan.place.beside}"
+            ) from None
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(0.1)
 
 
 class Inspector:

@@ -14,7 +14,6 @@ from optuna.storages.journal import JournalFileBackend
 
 from dse.errors import BadInput, DseError
 from dse.space.definition import Space
-from dse.study.begin import ABOUT
 from dse.study.journal import Journal
 from dse.study.run import study
 from dse.study.storage import quiet
@@ -202,55 +201,3 @@ def test_an_older_journal_without_checksums_goes_on(space: Space, tmp_path: Path
     bare = [{k: v for k, v in log.items() if k not in ("by", "crc")} for log in logs]
     path.write_text("".join(json.dumps(log) + "\n" for log in bare), encoding="utf-8")
     assert study(space, trials=4, storage=f"journal:{path}").trials.equals(whole.trials)
-
-
-def test_a_study_whose_maker_died_before_it_said_what_it_is(
-    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "t.log"
-    study(space, trials=0 + 1, storage=f"journal:{path}")
-    first = path.read_bytes().splitlines(keepends=True)[0]
-    path.write_bytes(first)
-    monkeypatch.setattr("dse.study.begin.MAKING_SECONDS", 0.2)
-    assert study(space, trials=3, storage=f"journal:{path}").info["trials"] == 3
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"form": 2}, "form 2, not 1: was made by a newer version of dse; .* update dse"),
-        ({"form": None}, "was made by another version"),
-        ({"space": "0" * 64}, "searches another space"),
-        ({"objectives": []}, "seeks other objectives"),
-    ],
-)
-def test_a_study_of_another_kind_is_refused(
-    space: Space, tmp_path: Path, change: dict[str, Any], message: str
-) -> None:
-    at = f"journal:{tmp_path}/t.log"
-    name = study(space, trials=2, storage=at).info["study"]
-    with quiet():
-        there = optuna.load_study(
-            study_name=name,
-            storage=optuna.storages.JournalStorage(JournalFileBackend(str(tmp_path / "t.log"))),
-        )
-        there.set_user_attr(ABOUT, {**there.user_attrs[ABOUT], **change})
-    with pytest.raises(BadInput, match=message):
-        study(space, trials=1, storage=at)
-
-
-def test_a_study_of_another_program_is_refused(space: Space, tmp_path: Path) -> None:
-    at = f"sqlite:///{tmp_path}/t.db"
-    with quiet():
-        theirs = optuna.create_study(study_name="theirs", storage=at, directions=["maximize", "minimize"])
-        theirs.optimize(lambda trial: (trial.suggest_float("x", 0, 1), 1.0), n_trials=2)
-    with pytest.raises(BadInput, match="study of that name that dse did not make"):
-        study(space, trials=1, storage=at, name="theirs")
-    name = study(space, trials=2, storage=at).info["study"]
-    with quiet():
-        mine = optuna.load_study(study_name=name, storage=at)
-        mine.optimize(lambda trial: (trial.suggest_float("x", 0, 1), 1.0), n_trials=1)
-    with pytest.raises(
-        BadInput, match=r"sqlite:t\.db: trial 2: x: found .*; must be a parameter of this space"
-    ):
-        study(space, trials=1, storage=at)
