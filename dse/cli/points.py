@@ -325,7 +325,7 @@ def point_of_row(run: Run, space: Space, row: int, overrides: Sequence[str]) -> 
     algorithm = str(values["algorithm"])
     if given.algorithm not in ("", algorithm):
         raise BadInput(f"--set: the point is of {algorithm}, not {given.algorithm}; leave POINT out")
-    knobs = _knobs(space, algorithm, values)
+    knobs = knobs_of_row(space, algorithm, values)
     design = {**design_of_row(values), **given.hardware}
     found = _point(space, algorithm, {**knobs, **given.knobs}, design, given)
     return replace(found, name=str(values["point"]), changed=bool(overrides), run=run, row=row)
@@ -354,7 +354,7 @@ def _point(
     )
 
 
-def _knobs(space: Space, algorithm: str, values: Any) -> dict[str, Any]:
+def knobs_of_row(space: Space, algorithm: str, values: Any) -> dict[str, Any]:
     """The knobs of a row."""
     return {knob: _plain(values[f"{algorithm}.{knob}"]) for knob in space.algorithms[algorithm].knobs}
 
@@ -385,7 +385,7 @@ def front_statistics(
         name = str(algorithm)
         sources: list[Source] = []
         for _, values in part.iterrows():
-            knobs = {knob: [value] for knob, value in _knobs(space, name, values).items()}
+            knobs = {knob: [value] for knob, value in knobs_of_row(space, name, values).items()}
             sources += resolve(space.profile, name, knobs, space.workload.context, defaults={}).sources
         resolution = Resolution(space.profile, name, space.workload.context, tuple(sources), 0)
         found[name] = (np.asarray(part["_at"]), statistics_of(space, take(resolution)))

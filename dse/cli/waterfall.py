@@ -134,16 +134,11 @@ class _Pricer:
     """Prices one setting and dense attention on one design."""
 
     def __init__(self, space: Space, algorithm: str, row: pd.Series[Any]) -> None:
-        from dse.hardware.parameters import PARAMETERS
-
-        def plain(value: Any) -> Any:
-            return value.item() if hasattr(value, "item") else value
+        from dse.cli.points import design_of_row, knobs_of_row
 
         self.space, self.algorithm = space, algorithm
-        self.knobs = {k: plain(row[f"{algorithm}.{k}"]) for k in space.algorithms[algorithm].knobs}
-        self.design = {
-            name: plain(row[f"hardware.{name}"]) for name in PARAMETERS if f"hardware.{name}" in row
-        }
+        self.knobs = knobs_of_row(space, algorithm, row)
+        self.design = design_of_row(row)
 
     def gain(self, bits: int, grouped: bool) -> float:
         """Time of the most accurate dense setting of a width over the setting's."""

@@ -14,19 +14,13 @@ if __name__ == "__main__":  # not in its workers
 
 from dse import results
 from dse.cli import sweep as command
-from dse.results import Run
 from dse.search import sweep as sweeping
 
 SECONDS = float(sys.argv[1])
 
 
-def undrawn(run: Run) -> None:
-    """Stands for the chart, which takes longer than all the rest."""
-    (run.directory / "front.png").write_bytes(b"drawn")
-
-
-command._draw = undrawn
-sweeping.APART_POINTS, sweeping.KEEP_POINTS, sweeping.TASK_POINTS = 0, 0, (60, 100)
+command._draw = pacing.undrawn
+vars(sweeping).update(pacing.PIECES)
 sweeping.compute = pacing.slowly(sweeping.compute, abs(SECONDS))
 results.write_run = pacing.at_last(results.write_run)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -11,7 +12,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,8 @@ from typing import Final
 import pytest
 
 from abuse.pacing import HELD
+from dse.cli import main
+from dse.cli.environment import Environment
 
 REPO = Path(__file__).parents[2]
 TIMES = int(os.environ.get("DSE_FAULTS", "1"))
@@ -82,6 +85,14 @@ def launch(words: Sequence[str], home: Path, held: bool = False) -> subprocess.P
         )  # fmt: skip
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def here(home: Path, *words: str) -> Ended:
+    """A command in this process, which has everything imported already."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with chdir(home):
+        code = main(words, Environment(stdout, stderr))
+    return Ended(code, stdout.getvalue(), stderr.getvalue())
 
 
 def let_go(home: Path) -> None:

@@ -18,6 +18,9 @@ from typing import Any
 HELD = "DSE_TEST_HELD"
 MINUTE = 60.0
 
+PIECES = {"APART_POINTS": 0, "KEEP_POINTS": 0, "TASK_POINTS": (60, 100)}
+"""What in `dse.search.sweep` cuts even a small sweep into pieces that are kept."""
+
 
 def load_quietly() -> None:
     """Let Ctrl-C end this process without a word while it loads what it changes in `dse`.
@@ -50,6 +53,11 @@ def slowly(function: Callable[..., Iterator[Any]], seconds: float) -> Callable[.
             yield result
 
     return paced
+
+
+def undrawn(run: Any) -> None:
+    """Stands for the chart of a run, which takes longer than all the rest."""
+    (run.directory / "front.png").write_bytes(b"drawn")
 
 
 def at_last(

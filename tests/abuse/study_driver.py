@@ -16,7 +16,6 @@ if __name__ == "__main__":  # not in its workers
     pacing.load_quietly()
 
 from dse.cli import study as command
-from dse.results import Run
 from dse.study.work import Worker
 
 LAST = 23
@@ -32,13 +31,8 @@ def slowly(self: Worker, trial: Any) -> tuple[float, ...]:
     return values
 
 
-def undrawn(run: Run) -> None:
-    """Stands for the chart, which takes longer than all the rest."""
-    (run.directory / "front.png").write_bytes(b"drawn")
-
-
 Worker._objective = slowly  # type: ignore[method-assign]
-command._draw = undrawn
+command._draw = pacing.undrawn
 
 if SECONDS < 0:
     from optuna.storages.journal import _storage

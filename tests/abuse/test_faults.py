@@ -6,8 +6,6 @@ Every fault ends with the same check: typed again, the command gives the very fr
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import random
 import shutil
@@ -32,6 +30,7 @@ from abuse.lab import (
     as_mortal,
     end,
     environment,
+    here,
     interrupt,
     interrupt_while_starting,
     launch,
@@ -45,21 +44,14 @@ from abuse.lab import (
     wait,
     workers,
 )
-from dse.cli import main
+from abuse.pacing import PIECES, undrawn
 from dse.cli import sweep as command
-from dse.cli.environment import Environment
 from dse.outputs import LOCK
 from dse.profiles.store import write_profile
-from dse.results import Run
 from dse.search import sweep as sweeping
 
 DRIVER = Path(__file__).with_name("driver.py")
-PIECES = ".pieces"
-
-
-def undrawn(run: Run) -> None:
-    """Stands for the chart, which takes longer than all the rest."""
-    (run.directory / "front.png").write_bytes(b"drawn")
+FOLDER = ".pieces"
 
 
 @dataclass
@@ -77,18 +69,11 @@ class Lab:
 
     def run(self, out: str, *more: str) -> Ended:
         """A command in this process, which has everything imported already."""
-        stdout, stderr = io.StringIO(), io.StringIO()
-        pieces = {"APART_POINTS": 0, "KEEP_POINTS": 0, "TASK_POINTS": (60, 100)}  # as in the driver
-        with (
-            contextlib.chdir(self.home),
-            mock.patch.multiple(sweeping, **pieces),
-            mock.patch.object(command, "_draw", undrawn),
-        ):
-            code = main(["sweep", "space.toml", "-o", out, *more], Environment(stdout, stderr))
-        return Ended(code, stdout.getvalue(), stderr.getvalue())
+        with mock.patch.multiple(sweeping, **PIECES), mock.patch.object(command, "_draw", undrawn):
+            return here(self.home, "sweep", "space.toml", "-o", out, *more)
 
     def pieces(self, out: str) -> set[str]:
-        return {p.name for p in (self.home / out / PIECES).glob("*.npz")}
+        return {p.name for p in (self.home / out / FOLDER).glob("*.npz")}
 
     def underway(self, process: subprocess.Popen[str], out: str, least: int = 2) -> None:
         """Wait until some pieces are done, and a little longer."""
@@ -334,7 +319,7 @@ def test_damaged_pieces(lab: Lab, out: str, repeat: int) -> None:
     lab.underway(process, out, 6)
     process.kill()
     end(process)
-    for path in (lab.home / out / PIECES).glob("*.npz"):
+    for path in (lab.home / out / FOLDER).glob("*.npz"):
         content = bytearray(path.read_bytes())
         if random.random() < 0.3:
             del content[random.randrange(len(content)) :]

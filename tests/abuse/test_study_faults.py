@@ -7,8 +7,6 @@ tests/abuse/test_study_faults.py` repeats each 20 times; the counts go into the 
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import random
@@ -36,6 +34,7 @@ from abuse.lab import (
     again,
     as_mortal,
     end,
+    here,
     interrupt,
     interrupt_while_starting,
     launch,
@@ -49,12 +48,11 @@ from abuse.lab import (
     wait,
     workers,
 )
-from dse.cli import main
+from abuse.pacing import undrawn
 from dse.cli import study as command
-from dse.cli.environment import Environment
 from dse.outputs import LOCK
 from dse.profiles.store import write_profile
-from dse.results import Run, read_run
+from dse.results import read_run
 from dse.search.evaluate import evaluate
 from dse.space import load_space
 from dse.space.definition import Space
@@ -62,11 +60,6 @@ from dse.space.definition import Space
 DRIVER = Path(__file__).with_name("study_driver.py")
 ASKED = 24
 FILES = ["front.csv", "front.png", "run.json", "space.toml", "trials.csv", "trials.log"]
-
-
-def undrawn(run: Run) -> None:
-    """Stands for the chart, which takes longer than all the rest."""
-    (run.directory / "front.png").write_bytes(b"drawn")
 
 
 COMPLETE = re.compile(rb'\{"op_code":6,[^\n]*"state":1,[^\n]*\}\n')
@@ -87,10 +80,8 @@ class StudyLab:
 
     def run(self, out: str, *more: str) -> Ended:
         """A command in this process, which has everything imported already."""
-        stdout, stderr = io.StringIO(), io.StringIO()
-        with contextlib.chdir(self.home), mock.patch.object(command, "_draw", undrawn):
-            code = main(["study", "space.toml", "-o", out, *more], Environment(stdout, stderr))
-        return Ended(code, stdout.getvalue(), stderr.getvalue())
+        with mock.patch.object(command, "_draw", undrawn):
+            return here(self.home, "study", "space.toml", "-o", out, *more)
 
     def completed(self, out: str) -> int:
         """Trials that the journal says are complete."""
@@ -268,11 +259,8 @@ def test_a_clock_that_jumps(lab: StudyLab, out: str, repeat: int) -> None:
     ended = end(process)
     assert ended.code == 0, ended
     lab.right(out, ASKED)
-    drawn = io.StringIO()
-    with contextlib.chdir(lab.home):
-        assert (
-            main(["plot", out, "--kind", "hypervolume", "-o", f"{out}/h.png"], Environment(drawn, drawn)) == 0
-        )
+    drawn = here(lab.home, "plot", out, "--kind", "hypervolume", "-o", f"{out}/h.png")
+    assert drawn.code == 0, drawn
     (lab.home / out / "h.png").unlink()
     lab.goes_on(out, ASKED + 1)
     done("clock and file times jump")

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from abuse import mutants
 from abuse.conftest import TALLIES, Tally, Yard
+from abuse.pacing import undrawn
 from abuse.test_fuzz import share
-from abuse.test_study_faults import check_front, undrawn
+from abuse.test_study_faults import check_front
 from dse.cli import study as command
 from dse.profiles.store import write_profile
 from dse.results import read_run
