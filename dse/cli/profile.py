@@ -135,7 +135,9 @@ def run(
         there = check_replaceable(job, path, pack_only)
         with setting_progress(environment) as progress:
             profile = (
-                pack(job, notes.append, there) if pack_only else measure(job, jobs, progress, notes.append)
+                pack(job, notes.append, there)
+                if pack_only
+                else measure(job, jobs, progress, notes.append, there)
             )
         for note in notes:
             environment.remark(note)
