@@ -54,7 +54,21 @@ def test_show_fits_the_terminal_and_says_what_was_measured(dse):
         pytest.param(["run", "-o", "x", "--algorithm", "spaten"], "did you mean 'spatten'", marks=needs_lm),
         pytest.param(["run", "-o", "x", "--grid", "a", "--algorithm", "dense"], "exclude", marks=needs_lm),
         pytest.param(["run", "-o", "x", "--grid", "nogrid"], "cannot be read", marks=needs_lm),
-        pytest.param(["run", "-o", "x", "--algorithm", "dense", "--model", "gpt9"], "gpt9", marks=needs_lm),
+        pytest.param(
+            ["run", "-o", "x", "--algorithm", "dense", "--model", "gpt9"],
+            "model: 'gpt9' is unknown",
+            marks=needs_lm,
+        ),
+        pytest.param(
+            ["run", "-o", "x", "--algorithm", "dense", "--model", __file__ + ".gguf"],
+            "no such file",
+            marks=needs_lm,
+        ),
+        pytest.param(
+            ["run", "-o", "x", "--algorithm", "dense", "--model", __file__],
+            "no scales of it ship; make them with",
+            marks=needs_lm,
+        ),
         (["run"], "--output"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
