@@ -140,7 +140,7 @@ def test_a_pipe_that_breaks_ends_quietly(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("command", [["--version"], ["list", "algorithms"], ["check", "nope"]])
 def test_a_full_disk_behind_stdout_is_named(command: list[str], unbuffered: str) -> None:
-    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    environment = {**_env(), "PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "dse.cli", *command], stdout=full, stderr=subprocess.PIPE, text=True,
@@ -171,16 +171,29 @@ def test_a_working_directory_that_is_gone_is_named(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     code = f"import os; os.rmdir({str(gone)!r}); from dse.cli import main; raise SystemExit(main(['sweep', 'topick']))"
-    root = str(Path(app.__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code], cwd=gone, capture_output=True, text=True, env=environment, timeout=60,
+        [sys.executable, "-P", "-c", code], cwd=gone, capture_output=True, text=True, env=_env(), timeout=60,
         check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (
         2,
         "error: the working directory is gone; change to one that is there\n",
     )
+
+
+def test_what_a_chart_library_logs_is_a_remark(dse: Dse, monkeypatch: pytest.MonkeyPatch) -> None:
+    import logging
+
+    @click.command()
+    @click.option("-q", "quiet", is_flag=True)
+    @click.pass_obj
+    def command(environment: Environment, quiet: bool) -> None:
+        environment.quiet = quiet
+        logging.getLogger("matplotlib.font_manager").warning("no cache\n%s", "at all")
+
+    monkeypatch.setattr(app.LazyGroup, "get_command", lambda self, ctx, name: command)
+    assert (dse("sweep").stderr, dse("sweep", "-q").stderr) == ("note: no cache at all\n", "")
+    assert not logging.getLogger("matplotlib").handlers
 
 
 def test_json_is_strict() -> None:
