@@ -76,11 +76,17 @@ def need_lm() -> None:
 
 
 def new_file(path: Path) -> None:
-    """Say before any work where its result cannot be kept, or would replace what is there. Raises `BadInput`."""
+    """Say before any work where its result cannot be kept or found again, or would replace what is there.
+
+    Raises:
+        BadInput: so it is.
+    """
     import os
 
     from dse.errors import BadInput
 
+    if path.suffix != ".npz":
+        raise BadInput(f"{path}: must end in .npz: other names are not taken for files of arrays")
     if path.is_symlink() or path.exists():
         raise BadInput(
             f"{path}: is there already; nothing was overwritten, remove it or choose another --output"

@@ -129,3 +129,13 @@ def test_what_is_no_name_of_a_file_is_refused(dse, tmp_path, where, name):
     assert (answer.code, answer.stderr.count("\n")) == (2, 1)
     assert "must be" in answer.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments", [["calibrate"], ["train"], ["merge", "smollm2-135m"]], ids=lambda a: a[0]
+)
+def test_a_file_of_arrays_says_so_by_its_name(dse, tmp_path, arguments):
+    answer = dse("profile", *arguments, "-o", "mine.txt", cwd=tmp_path)
+    assert (answer.code, answer.stderr.count("\n")) == (2, 1)
+    assert "mine.txt: must end in .npz" in answer.stderr
+    assert not list(tmp_path.iterdir())
