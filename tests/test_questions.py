@@ -113,6 +113,15 @@ def test_bytes_come_whole() -> None:
             read(f"components.hbm2_atom_bytes={value}")
 
 
+@pytest.mark.parametrize(("name", "word"), [("hbm2_ports", "ports"), ("ddr4_groups", "bank groups")])
+def test_what_is_counted_comes_whole(name: str, word: str) -> None:
+    """Half a port has no unevenness: its times would be no numbers, and its points would be gone."""
+    for value in ("0.5", "1.5"):
+        with pytest.raises(BadInput, match=rf"components\.{name}: found .* whole number of {word} from 1"):
+            read(f"components.{name}={value}")
+    assert read(f"components.{name}=1").components[name] == 1.0
+
+
 def test_a_reference_alone_leaves_the_objectives_as_they_are() -> None:
     space = read("objectives.reference.speedup=0.5")
     assert dict(space.objectives) == dict(read().objectives)

@@ -44,7 +44,7 @@ def installed() -> tuple[dict[str, type[Algorithm]], dict[str, str]]:
             found[cls.name] = cls
         except BadInput as error:
             broken[point.name] = str(error)
-        except Exception as error:  # a stranger's code, which may raise anything
+        except (Exception, SystemExit) as error:  # a stranger's code, which may raise anything
             broken[point.name] = f"{where}: cannot be loaded ({_said(error)})"
     return found, broken
 
@@ -70,7 +70,7 @@ def load_plugin(path: str) -> type[Algorithm]:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise BadInput(f"{where}: cannot be imported ({_said(error)})") from None
         raise BadInput(f"{where}: no module {error.name!r} here or among the installed ones") from None
-    except Exception as error:  # a stranger's code, which may raise anything
+    except (Exception, SystemExit) as error:  # a stranger's code, which may raise anything
         raise BadInput(f"{where}: cannot be imported ({_said(error)})") from None
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -79,7 +79,7 @@ def load_plugin(path: str) -> type[Algorithm]:
     return check_class(found, where)
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import logging
 import os
 import sys
 import traceback
@@ -15,7 +16,7 @@ from typing import Any, Final, TextIO
 
 import click
 
-from dse.cli.environment import Environment, system_environment
+from dse.cli.environment import Environment, Stdout, StdoutLost, system_environment
 from dse.cli.signals import Asked
 from dse.errors import MOST, BadInput, DseError, ExitCode, nearest, one_line
 
@@ -149,18 +150,18 @@ def main(arguments: Sequence[str] | None, environment: Environment | None, asked
     except (BrokenPipeError, ReaderGone):
         _give_up(environment)
         return int(ExitCode.DONE)
-    except OSError as error:  # what stdout leads to takes no more, such as a full disk behind `>`
+    except StdoutLost as error:
         _give_up(environment)
         if code == ExitCode.DONE:
-            _say(environment, f"stdout: cannot be written: {(error.strerror or str(error)).lower()}")
+            _say(environment, str(error))
         return int(code or ExitCode.FAILED)
 
 
 def _give_up(environment: Environment) -> None:
     """Nobody takes our output any more. Python flushes once more at exit: let it."""
-    if environment.stdout is sys.stdout:
+    if isinstance(environment.stdout, Stdout):
         with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), environment.stdout.fileno())
 
 
 def _say(environment: Environment, text: str) -> None:
@@ -170,7 +171,7 @@ def _say(environment: Environment, text: str) -> None:
 
 @contextmanager
 def _warnings_in_one_line(environment: Environment) -> Iterator[None]:
-    """What a library warns of is a remark: one line, without the place in its source."""
+    """What a library warns of or logs is a remark: one line, without the place in its source."""
     before = warnings.showwarning
 
     def show(
@@ -183,12 +184,19 @@ def _warnings_in_one_line(environment: Environment) -> Iterator[None]:
     ) -> None:
         environment.remark(f"note: {one_line(str(message))}")
 
+    class Remarks(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            environment.remark(f"note: {one_line(record.getMessage())}")
+
+    charts, remarks = logging.getLogger("matplotlib"), Remarks(logging.WARNING)
     if not environment.debug:
         warnings.showwarning = show
+        charts.addHandler(remarks)
     try:
         yield
     finally:
         warnings.showwarning = before
+        charts.removeHandler(remarks)
 
 
 def _check_words(arguments: Sequence[str]) -> None:
@@ -254,12 +262,23 @@ def _failure(error: Exception, debug: bool) -> tuple[int, str]:
         return error.exit_code, str(error)
     if isinstance(error, OSError):
         reason = (error.strerror or str(error) or type(error).__name__).lower()
+        if error.errno == errno.ENOENT and not error.filename and not _has_place():
+            return ExitCode.BAD_INPUT, "the working directory is gone; change to one that is there"
         code = ExitCode.BAD_INPUT if error.errno in _USERS else ExitCode.FAILED
         return code, f"{error.filename}: {reason}" if error.filename else reason
     if isinstance(error, MemoryError):
         return ExitCode.FAILED, "out of memory; a smaller space or fewer --jobs need less"
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return ExitCode.FAILED, what if debug else f"{what} (add --debug to see where)"
+
+
+def _has_place() -> bool:
+    """Whether the directory that the command runs in is still there."""
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
 
 
 def _usage(error: click.ClickException) -> str:

@@ -12,10 +12,48 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
+
+from dse.errors import DseError
 
 DEFAULT_COLUMNS = 100
 """Width of tables when nothing says how wide the reader's window is (a pipe, a file)."""
+
+
+class StdoutLost(DseError):
+    """What stdout leads to takes no more, such as a full disk behind `>`."""
+
+
+class Stdout:
+    """A stream whose failing says that it was stdout: an error of the system names no file there.
+
+    A reader that has gone stays a `BrokenPipeError`. Everything else is the stream's own.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with _named():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with _named():
+            self._stream.flush()
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise StdoutLost(f"stdout: cannot be written: {reason}") from None
 
 
 @dataclass
@@ -114,7 +152,7 @@ def system_environment() -> Environment:
     if terminal or os.environ.get("COLUMNS", "").isdigit():
         columns = shutil.get_terminal_size((DEFAULT_COLUMNS, 24)).columns
     return Environment(
-        stdout=sys.stdout,
+        stdout=cast(TextIO, Stdout(sys.stdout)),
         stderr=sys.stderr,
         columns=max(40, columns),
         colour=terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",

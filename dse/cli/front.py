@@ -85,10 +85,9 @@ def command(
     if form != "table":
         picked = points[chosen] if chosen else points
         picked = picked if rows in (None, 0) else picked.head(rows or 0)
-        if form == "csv":
-            text = as_csv(cells(found.front).loc[picked.index, list(picked.columns)])
-        else:
-            text = _json(picked)
+        # Whether a knob's values are whole numbers shows in all rows only.
+        printed = cells(found.front).loc[picked.index, list(picked.columns)]
+        text = as_csv(printed) if form == "csv" else _json(printed)
         if output is None:
             environment.stdout.write(text)
         else:
@@ -131,7 +130,11 @@ def _json(points: pd.DataFrame) -> str:
 
     from dse.cli.environment import plain
 
-    rows = [{k: v for k, v in plain(row).items() if v is not None} for row in points.to_dict("records")]
+    there = points.notna().to_numpy()
+    rows = [
+        {name: plain(value) for (name, value), known in zip(row.items(), mask, strict=True) if known}
+        for row, mask in zip(points.to_dict("records"), there, strict=True)
+    ]
     return json.dumps(rows, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -11,14 +11,12 @@ from click.core import ParameterSource
 from dse.cli.environment import Environment
 from dse.cli.places import PLACE
 from dse.errors import BadInput
+from dse.search.seeds import MAX_SEED
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_JOBS: Final = 1024
 """Most worker processes of one command; more machines share a scheduler."""
-
-MAX_SEED: Final = 2**32 - 1
-"""Largest seed that everything that draws random numbers takes."""
 
 
 def _flag(name: str) -> Callable[[click.Context, click.Parameter, bool], None]:

@@ -57,7 +57,7 @@ def check_file(path: Path) -> None:
     """Raise BadInput unless a file may be written there; writes nothing.
 
     A file that is there is replaced, except one that a run consists of. What is no file is never replaced: renaming a new
-    file over a device would take the device away.
+    file over a device or a link would take it away, and leave what the link leads to as it was.
     """
     try:
         there, regular, folder = path.exists(), path.is_file(), path.is_dir()
@@ -65,6 +65,8 @@ def check_file(path: Path) -> None:
         raise BadInput(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from None
     if folder:
         raise BadInput(f"{path}: is a directory; name a file in it")
+    if path.is_symlink() and (regular or not there):
+        raise BadInput(f"{path}: is a link; name the file it leads to, or remove it")
     if there and not regular:
         raise BadInput(f"{path}: is a device or a pipe; name a file")
     if there and path.name in OWN and (path.parent / "space.toml").is_file():

@@ -9,6 +9,7 @@ import click
 
 from dse.cli.environment import Environment
 from dse.cli.options import common
+from dse.cli.places import PLACE
 from dse.cli.profile_merge import merge
 from dse.cli.profile_options import (
     algorithm_option,
@@ -71,9 +72,7 @@ for _one in (show, train, merge, probe):
 )
 @scales_option
 @controller_option
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for shards and profile."
-)
+@click.option("-o", "--output", type=PLACE, required=True, help="Folder for shards and profile.")
 @click.option("--pack-only", is_flag=True, help="Measure nothing; pack the shards that are there.")
 @seed_option
 @common("plugin", "jobs", "json", "quiet", "debug")
@@ -100,7 +99,7 @@ def run(
 ) -> None:
     """Measure accuracy and access statistics of every setting; continue where an earlier run stopped."""
     need_lm()
-    settings = chosen_settings(grid, algorithm, knobs)
+    settings = chosen_settings(grid, algorithm, knobs, model, phase)
     from dse.errors import BadInput
     from dse.measure.job import Job, quiet_workers, shipped_scales
     from dse.measure.replace import check_replaceable
@@ -135,7 +134,9 @@ def run(
         there = check_replaceable(job, path, pack_only)
         with setting_progress(environment) as progress:
             profile = (
-                pack(job, notes.append, there) if pack_only else measure(job, jobs, progress, notes.append)
+                pack(job, notes.append, there)
+                if pack_only
+                else measure(job, jobs, progress, notes.append, there)
             )
         for note in notes:
             environment.remark(note)
@@ -169,7 +170,7 @@ def _name(model: str, text: str, part: str, phase: str) -> str:
 @click.option("--context", type=click.IntRange(64, 8192), default=1024, show_default=True)
 @click.option("--windows", type=click.IntRange(1, 64), default=4, show_default=True)
 @text_option
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write (.npz).")
+@click.option("-o", "--output", type=PLACE, required=True, help="File to write (.npz).")
 @seed_option
 @common("json", "quiet", "debug")
 @click.pass_obj

@@ -9,13 +9,14 @@ import click
 
 from dse.cli.environment import Environment
 from dse.cli.options import common
+from dse.cli.places import PLACE
 from dse.cli.profile_options import new_file
 
 
 @click.command()
 @click.argument("profiles", nargs=-1, required=True, metavar="PROFILE...")
 @click.option("--name", help="Name of the merged profile.  [default: the first one's]")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write (.npz).")
+@click.option("-o", "--output", type=PLACE, required=True, help="File to write (.npz).")
 @common("json", "quiet", "debug")
 @click.pass_obj
 def merge(environment: Environment, profiles: tuple[str, ...], name: str | None, output: Path) -> None:

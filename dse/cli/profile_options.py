@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from dse.cli.environment import Environment
+from dse.cli.places import NAME, PLACE
 from dse.cli.profile_show import DEFAULT_PROFILE as DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ MAX_SEED: Final = (1 << 63) - 1
 
 model_option = click.option(
     "--model",
+    type=NAME,
     default=DEFAULT_MODEL,
     show_default=True,
     help="A known model, a GGUF file, or a Hugging Face directory of safetensors. Pickled weights (.bin, .pt) and code "
@@ -37,6 +39,7 @@ backend_option = click.option(
 )
 text_option = click.option(
     "--text",
+    type=NAME,
     default="prose",
     show_default=True,
     help="prose, technical, code, or a text file of one's own (UTF-8).",
@@ -47,18 +50,17 @@ seed_option = click.option(
 
 grid_option = click.option(
     "--grid",
+    type=NAME,
     help="Settings to measure: a shipped grid, a TOML file of [[grid]] tables, or a space file.  "
-    "[default: the model's grid]",
+    f"[default: the model's grid; of a model of one's own, {DEFAULT_MODEL}'s]",
 )
 algorithm_option = click.option("--algorithm", help="Measure one algorithm instead of a grid.")
 knobs_option = click.option(
     "--set", "knobs", multiple=True, metavar="KNOB=VALUE", help="A knob of --algorithm, or a list of values."
 )
-scales_option = click.option(
-    "--scales", type=click.Path(path_type=Path), help="Calibrated scales.  [default: the shipped ones]"
-)
+scales_option = click.option("--scales", type=PLACE, help="Calibrated scales.  [default: the shipped ones]")
 controller_option = click.option(
-    "--controller", type=click.Path(path_type=Path), help="Controller of adore.  [default: the shipped one]"
+    "--controller", type=PLACE, help="Controller of adore.  [default: the shipped one]"
 )
 
 
@@ -74,11 +76,17 @@ def need_lm() -> None:
 
 
 def new_file(path: Path) -> None:
-    """Say before any work where its result cannot be kept, or would replace what is there. Raises `BadInput`."""
+    """Say before any work where its result cannot be kept or found again, or would replace what is there.
+
+    Raises:
+        BadInput: so it is.
+    """
     import os
 
     from dse.errors import BadInput
 
+    if path.suffix != ".npz":
+        raise BadInput(f"{path}: must end in .npz: other names are not taken for files of arrays")
     if path.is_symlink() or path.exists():
         raise BadInput(
             f"{path}: is there already; nothing was overwritten, remove it or choose another --output"
@@ -112,14 +120,26 @@ def held(folder: Path, environment: Environment) -> Iterator[None]:
         yield
 
 
-def chosen_settings(grid: str | None, algorithm: str | None, knobs: tuple[str, ...]) -> list[Algorithm]:
+def default_grid(model: str, phase: str) -> str:
+    """The shipped grid of a model and phase; that of the default model where none is shipped for it."""
+    from dse.measure.grid import shipped_grids
+    from dse.profiles.naming import ProfileName
+
+    own = str(ProfileName(model, phase=phase))
+    return own if own in shipped_grids() else str(ProfileName(DEFAULT_MODEL, phase=phase))
+
+
+def chosen_settings(
+    grid: str | None, algorithm: str | None, knobs: tuple[str, ...], model: str, phase: str = "decode"
+) -> list[Algorithm]:
+    """The settings to measure: those of the grid or the algorithm, or else of the model's grid. Raises `BadInput`."""
     from dse.cli.settings import settings_of_file, settings_of_options
     from dse.errors import BadInput
 
     if algorithm is None:
         if knobs:
             raise BadInput("--set needs --algorithm: a knob belongs to one algorithm")
-        return settings_of_file(grid or DEFAULT_MODEL)
+        return settings_of_file(grid or default_grid(model, phase))
     if grid is not None:
         raise BadInput("--grid and --algorithm exclude each other")
     return settings_of_options(algorithm, knobs)

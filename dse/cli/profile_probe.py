@@ -8,6 +8,7 @@ import click
 
 from dse.cli.environment import Environment
 from dse.cli.options import common
+from dse.cli.places import PLACE
 from dse.cli.profile_options import (
     algorithm_option,
     backend_option,
@@ -52,7 +53,7 @@ from dse.cli.profile_options import (
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     required=True,
     help="Table to write (.json); what it already holds is kept.",
 )
@@ -82,7 +83,7 @@ def probe(
     `dse profile show --probes` prints the table.
     """
     need_lm()
-    settings = chosen_settings(grid, algorithm, knobs)
+    settings = chosen_settings(grid, algorithm, knobs, model)
     from dse.cli.probe_table import probe_table
     from dse.errors import BadInput
     from dse.measure.job import TABLES, Job, quiet_workers, shipped_scales

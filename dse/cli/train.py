@@ -8,6 +8,7 @@ import click
 
 from dse.cli.environment import Environment
 from dse.cli.options import common
+from dse.cli.places import NAME, PLACE
 from dse.cli.profile_options import MAX_SEED, new_file
 
 DEFAULT_MODEL = "smollm2-135m"
@@ -15,13 +16,21 @@ DEFAULT_MODEL = "smollm2-135m"
 
 @click.command()
 @click.option(
-    "--model", default=DEFAULT_MODEL, show_default=True, help="A known model or the path of one's own."
+    "--model",
+    type=NAME,
+    default=DEFAULT_MODEL,
+    show_default=True,
+    help="A known model or the path of one's own.",
 )
 @click.option(
     "--backend", type=click.Choice(["auto", "numpy", "transformers"]), default="auto", show_default=True
 )
 @click.option(
-    "--text", default="prose", show_default=True, help="prose, technical, code, or a text file of one's own."
+    "--text",
+    type=NAME,
+    default="prose",
+    show_default=True,
+    help="prose, technical, code, or a text file of one's own.",
 )
 @click.option("--context", type=click.IntRange(128, 8192), default=1024, show_default=True)
 @click.option(
@@ -36,7 +45,7 @@ DEFAULT_MODEL = "smollm2-135m"
 )
 @click.option("--steps", type=click.IntRange(1, 1_000_000), default=500, show_default=True, help="Updates.")
 @click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write (.npz).")
+@click.option("-o", "--output", type=PLACE, required=True, help="File to write (.npz).")
 @common("json", "quiet", "debug")
 @click.pass_obj
 def train(

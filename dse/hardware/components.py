@@ -254,6 +254,10 @@ def components(overrides: Mapping[str, float] | None = None) -> Components:
     return _VALUES | {name: check_constant("components", name, v) for name, v in (overrides or {}).items()}
 
 
+COUNTED: Final = {"_bytes": "bytes", "_ports": "ports", "_groups": "bank groups"}
+"""Endings of constants that come in whole numbers only, and what they count."""
+
+
 def check_constant(where: str, name: str, value: object) -> float:
     """A value for a constant.
 
@@ -279,6 +283,7 @@ def check_constant(where: str, name: str, value: object) -> float:
             f"{meant(known.unit.partition('/')[0].partition(' ')[0], number, low, high)}; the shipped value is "
             f"{known.value:g}"
         )
-    if name.endswith("_bytes") and (number < 1 or number != int(number)):
-        raise BadInput(f"{where}: {name}: found {value!r}; must be a whole number of bytes from 1")
+    counted = next((word for ending, word in COUNTED.items() if name.endswith(ending)), None)
+    if counted is not None and (number < 1 or number != int(number)):
+        raise BadInput(f"{where}: {name}: found {value!r}; must be a whole number of {counted} from 1")
     return number

@@ -9,6 +9,7 @@ import numpy as np
 from dse.algorithms.contract import Algorithm, Attended, Call, FloatArray, IntArray, Prompt, Run
 from dse.algorithms.quantize import Scales
 from dse.errors import BadInput
+from dse.measure.attended import check
 from dse.measure.material import ReadPrompt
 from dse.models.protocol import Model
 
@@ -25,7 +26,7 @@ class Decoding:
     def __init__(
         self, model: Model, algorithm: Algorithm, prompt: Prompt, observe: Observer | None = None
     ) -> None:
-        self.model = model
+        self.model, self.algorithm = model, algorithm
         self.observe = observe
         batch, self.position = prompt.tokens.shape
         self.tokens = np.zeros((batch, prompt.capacity), np.int64)
@@ -45,6 +46,7 @@ class Decoding:
         def attend(layer: int, q: FloatArray, k: FloatArray, v: FloatArray) -> FloatArray:
             grouped = q.reshape(len(q), shape.kv_heads, shape.group, *q.shape[2:])
             attended = self.run.attend(layer, grouped, k, v)
+            check(self.algorithm, attended, grouped)
             if self.observe is not None:
                 self.observe(layer, position, q, k, v, attended)
             return attended.out.reshape(q.shape)

@@ -25,6 +25,7 @@ from dse.measure.material import PARTS, Window, windows
 from dse.measure.overlap import Prints, calibration_prints, scales_prints
 from dse.measure.prefill import prefill_windows
 from dse.measure.tables import Setup, provider
+from dse.models.catalog import find_model
 from dse.models.load import LanguageModel, load_model
 from dse.models.text import find_text
 from dse.profiles.schema import Provenance
@@ -74,8 +75,19 @@ class Job:
 
 
 def shipped_scales(model: str) -> Path:
-    """Where the scales of a known model ship; the file may be absent."""
-    return Path(str(files("dse.measure"))) / "scales" / f"{model}.npz"
+    """Where the scales of a known model ship.
+
+    Raises:
+        BadInput: there is no such model, or no scales of it ship.
+    """
+    path = Path(str(files("dse.measure"))) / "scales" / f"{model}.npz"
+    if Path(model).name == model and path.is_file():
+        return path
+    find_model(model)
+    raise BadInput(
+        f"--model {model}: no scales of it ship; make them with `dse profile calibrate --model {model} -o scales.npz` "
+        "and name them with --scales"
+    )
 
 
 @cache

@@ -22,6 +22,7 @@ from dse.algorithms.contract import Algorithm, Attended, BoolArray, Call, FloatA
 from dse.algorithms.prompt import Note, Passage, PromptRun, Summarises
 from dse.algorithms.quantize import Scales
 from dse.errors import BadInput
+from dse.measure.attended import attend as checked
 from dse.measure.counting import TileTally
 from dse.measure.material import (
     DISTANT_NATS,
@@ -207,7 +208,7 @@ class _Stateless(PromptRun):
                     first_head=h,
                     window=passage.windows[layer],
                 )
-                attended = self.algorithm.attend(call)
+                attended = checked(self.algorithm, call)
                 out[h, :, first:stop] = attended.out[0, 0]
                 note(h, attended, call.visible())
         return out

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -132,9 +132,15 @@ def prepare_folder(job: Job) -> None:
 
 
 def measure(
-    job: Job, jobs: int, progress: Progress, remark: Callable[[str], None] = lambda _: None
+    job: Job,
+    jobs: int,
+    progress: Progress,
+    remark: Callable[[str], None] = lambda _: None,
+    there: Collected | None = None,
 ) -> Profile:
     """Measure what is missing, then `pack` every shard of the job into a profile.
+
+    `there` are the shards that were there before, where they have been read already: those are not read again.
 
     Interrupting loses only the settings under way; calling it again continues. Every file is written whole. That
     no other process measures into the folder is up to the caller: the command line holds it (`dse.outputs.hold`)
@@ -160,13 +166,17 @@ def measure(
     make_tables(
         job, jobs, lambda ready, wanted: progress(f"calibration {ready} of {wanted}", finished, total)
     )
+    known = set() if there is None else there.over(job.count)
+    collected = there
     for context in job.contexts:
         chosen = window_texts(job, context)
         missing = [
             number
             for number, algorithm in enumerate(job.settings)
-            if _load(job, _header(job, algorithm, context, chosen), context) is None
+            if not _is_there(job, _header(job, algorithm, context, chosen), context, algorithm, known)
         ]
+        if missing:
+            collected = None
         finished += len(job.settings) - len(missing)
         folders: list[Path] = [Path()] * len(chosen)
         passes = range(len(chosen)) if missing else []
@@ -184,7 +194,16 @@ def measure(
                 f"{_shards(job)}: {len(gone)} shards were taken away while others were measured; the same command "
                 "measures them again"
             )
-    return pack(job, remark)
+    return pack(job, remark, collected)
+
+
+def _is_there(
+    job: Job, header: str, context: int, algorithm: Algorithm, known: Container[tuple[Any, int]]
+) -> bool:
+    """Whether a setting's shard is there and sound; `known` are those that were read already."""
+    if (setting_key(algorithm.name, algorithm.settings), context) in known:
+        return _shard(job, header, context).exists()
+    return _load(job, header, context) is not None
 
 
 def _load(job: Job, header: str, context: int) -> Score | None:
@@ -226,6 +245,14 @@ class Collected:
     windows: dict[int, int]
     results: dict[tuple[int, int], Score]
     left_out: dict[int, int]
+
+    def over(self, count: int) -> set[tuple[Any, int]]:
+        """Keys and contexts of the results over that many windows."""
+        return {
+            (setting_key(self.settings[number].name, self.settings[number].settings), context)
+            for number, context in self.results
+            if self.windows[context] == count
+        }
 
 
 def collect(job: Job) -> Collected:

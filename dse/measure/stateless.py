@@ -9,6 +9,7 @@ import numpy as np
 
 from dse.algorithms.contract import Algorithm, Call, FloatArray
 from dse.algorithms.quantize import Scales
+from dse.measure.attended import attend as checked
 from dse.measure.counting import Tally
 from dse.measure.material import DensePass, Window, attention
 from dse.measure.outcome import ERROR_WINDOWS, Errors, Gathered, Score
@@ -61,7 +62,7 @@ def score_stateless(
                     first_head=h,
                     window=sliding,
                 )
-                attended = algorithm.attend(call)
+                attended = checked(algorithm, call)
                 out[:, one] = attended.out
                 tally.add(layer, one, attended, call.visible())
             if compared:

@@ -24,11 +24,12 @@ from dse.search.report import (
     reference_point,
     versions,
 )
+from dse.search.seeds import MAX_SEED
 from dse.space.definition import Space
 from dse.space.names import METRICS
 from dse.study.axes import Layout, Point
 from dse.study.evaluate import Evaluation, Outcome
-from dse.study.samplers import MOST_SEED, SAMPLERS
+from dse.study.samplers import SAMPLERS
 from dse.study.work import ACCURACY, POINT, SAMPLER, Plan
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def samplers(done: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
     counts: Counter[tuple[str, int | None]] = Counter()
     for trial in done:
         match trial.user_attrs.get(SAMPLER):
-            case [str(name), int(seed)] if name in SAMPLERS and 0 <= seed <= MOST_SEED:
+            case [str(name), int(seed)] if name in SAMPLERS and 0 <= seed <= MAX_SEED:
                 counts[name, seed] += 1
             case _:
                 counts[UNKNOWN, None] += 1

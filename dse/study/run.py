@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dse.errors import BadInput, DseError, nearest
 from dse.processes import end_with, this_process, unhurried
+from dse.search.seeds import MAX_SEED
 from dse.space import load_space
 from dse.space.definition import Space
 from dse.study.axes import Layout
@@ -22,7 +23,7 @@ from dse.study.begin import Inspector, create, front_points
 from dse.study.evaluate import Evaluation
 from dse.study.ledger import GRACE, MOST_GRACE, MOST_TRIALS, Beats, ask, asked, completed, owner, withdraw
 from dse.study.result import StudyResult, result_of
-from dse.study.samplers import MOST_SEED, check_sampler
+from dse.study.samplers import check_sampler
 from dse.study.storage import (
     MEMORY,
     Place,
@@ -179,8 +180,8 @@ def check(
     check_sampler(sampler, len(objectives))
     if jobs < 1:
         raise BadInput(f"--jobs {jobs}: must be 1 or more")
-    if not 0 <= seed <= MOST_SEED:
-        raise BadInput(f"--seed {str(seed)[:40]}: must be 0 to {MOST_SEED}")
+    if not 0 <= seed <= MAX_SEED:
+        raise BadInput(f"--seed {str(seed)[:40]}: must be 0 to {MAX_SEED}")
     if not 1 <= grace <= MOST_GRACE:
         raise BadInput(f"--grace {str(grace)[:40]}: must be 1 to {MOST_GRACE} seconds")
     if jobs > 1 and place is not None and not place.shared:

@@ -36,9 +36,6 @@ NEEDS: Final[Mapping[str, tuple[str, str]]] = {"gp": ("torch", "torch"), "cmaes"
 KEPT: Final = ("qmc", "gp", "cmaes")
 """Samplers that are made once per process and asked once per trial."""
 
-MOST_SEED: Final = 2**32 - 1
-"""Largest seed that everything that draws random numbers takes."""
-
 REDRAWS: Final = 8
 
 POPULATION: Final = 24

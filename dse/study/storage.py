@@ -246,7 +246,7 @@ def _check_sqlite(place: Place, path: Path) -> None:
     if not path.exists():
         return
     if not path.is_file():
-        raise BadInput(f"{begin}: is no file; name one that is, or a new one")
+        raise BadInput(f"--storage {place.kind}:{path}: is no file; name one that is, or a new one")
     if path.stat().st_size == 0:
         return
     found, tables = "", set()

@@ -12,7 +12,7 @@ import pytest
 
 from cli.conftest import Dse
 from dse.cli import app, main
-from dse.cli.environment import Environment, plain
+from dse.cli.environment import Environment, Stdout, StdoutLost, plain
 from dse.errors import BadInput, DseError, ExitCode
 
 COMMANDS = [name for name in app.COMMANDS if name != "profile"]
@@ -134,6 +134,66 @@ def test_a_pipe_that_breaks_ends_quietly(monkeypatch: pytest.MonkeyPatch) -> Non
     err = io.StringIO()
     assert main(["--help"], Environment(Closed(), err)) == ExitCode.DONE
     assert err.getvalue() == ""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no full device")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", [["--version"], ["list", "algorithms"], ["check", "nope"]])
+def test_a_full_disk_behind_stdout_is_named(command: list[str], unbuffered: str) -> None:
+    environment = {**_env(), "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "dse.cli", *command], stdout=full, stderr=subprocess.PIPE, text=True,
+            env=environment, timeout=60, check=False,
+        )  # fmt: skip
+    if command[0] == "check":  # it has an error of its own, and nothing to print
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        return
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: stdout: cannot be written: no space left on device\n",
+    )
+
+
+def test_stdout_is_the_stream_it_wraps() -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    whole = io.StringIO()
+    Stdout(whole).write("a")
+    assert (whole.getvalue(), Stdout(whole).isatty()) == ("a", False)
+    with pytest.raises(StdoutLost, match="stdout: cannot be written: no space left"):
+        Stdout(Full()).write("a")
+
+
+def test_a_working_directory_that_is_gone_is_named(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code = f"import os; os.rmdir({str(gone)!r}); from dse.cli import main; raise SystemExit(main(['sweep', 'topick']))"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=gone, capture_output=True, text=True, env=_env(), timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: the working directory is gone; change to one that is there\n",
+    )
+
+
+def test_what_a_chart_library_logs_is_a_remark(dse: Dse, monkeypatch: pytest.MonkeyPatch) -> None:
+    import logging
+
+    @click.command()
+    @click.option("-q", "quiet", is_flag=True)
+    @click.pass_obj
+    def command(environment: Environment, quiet: bool) -> None:
+        environment.quiet = quiet
+        logging.getLogger("matplotlib.font_manager").warning("no cache\n%s", "at all")
+
+    monkeypatch.setattr(app.LazyGroup, "get_command", lambda self, ctx, name: command)
+    assert (dse("sweep").stderr, dse("sweep", "-q").stderr) == ("note: no cache at all\n", "")
+    assert not logging.getLogger("matplotlib").handlers
 
 
 def test_json_is_strict() -> None:

@@ -44,6 +44,17 @@ def test_csv_holds_every_column_and_json_the_same_rows(dse: Dse, swept: Path) ->
     assert as_json[0]["speedup"] == float(as_csv[0]["speedup"])
 
 
+def test_json_has_the_knobs_that_explain_has(dse: Dse, swept: Path) -> None:
+    """Whole numbers stay whole, also in columns that other algorithms leave empty."""
+    found = dse("front", RUN, "--json", "--all", cwd=swept).json
+    for row in [found[0], next(r for r in found if r["algorithm"] == "dense"), found[-1]]:
+        story = dse("explain", RUN, row["point"], "--json", cwd=swept).json
+        for knob, value in story["knobs"].items():
+            told = row[f"{row['algorithm']}.{knob}"]
+            assert told == value
+            assert isinstance(told, int) or not isinstance(value, int), (knob, told)
+
+
 def test_csv_prints_what_front_csv_says(dse: Dse, swept: Path) -> None:
     said = (swept / RUN / "front.csv").read_text().splitlines()
     shown = dse("front", RUN, "--format", "csv", "--all", cwd=swept).stdout.splitlines()

@@ -55,6 +55,22 @@ def test_what_is_no_file_is_never_written(dse: Dse, place: Path, command: str, k
         assert stat.S_ISFIFO((place / name).stat().st_mode)
 
 
+@pytest.mark.parametrize("command", WRITERS)
+@pytest.mark.parametrize("target", ["there", "not there", "itself"])
+def test_a_link_is_never_replaced(dse: Dse, place: Path, command: str, target: str) -> None:
+    name = f"a{SUFFIX[command]}"
+    if target == "there":
+        (place / "there").write_text("precious")
+    (place / name).symlink_to(name if target == "itself" else target)
+    before = snapshot(place)
+    answer = dse(*WRITERS[command], "-o", name, cwd=place)
+    assert (answer.code, answer.stderr.count("\n")) == (2, 1), answer
+    assert f"{name}: " in answer.stderr
+    assert "link" in answer.stderr
+    assert snapshot(place) == before
+    assert (place / name).is_symlink()
+
+
 @pytest.mark.parametrize("name", ["front.csv", "run.json", "space.toml"])
 @pytest.mark.parametrize("command", ["front", "match"])
 def test_a_file_of_a_run_is_never_replaced(dse: Dse, place: Path, command: str, name: str) -> None:

@@ -231,6 +231,7 @@ def test_files_never_name_code(tmp_path: Path) -> None:
         ("outside:number", "3 is no subclass"),
         ("outside_needs:A", "cannot be imported (ModuleNotFoundError: No module named 'absent_thing')"),
         ("outside_raises:A", "cannot be imported (RuntimeError: at import)"),
+        ("outside_ends:A", "cannot be imported (SystemExit: 3)"),
         ("outside:Dense", "'dense' is a built-in algorithm"),
     ],
 )
@@ -240,6 +241,7 @@ def test_what_is_no_algorithm_is_refused_in_one_line(
     (tmp_path / "outside.py").write_text("from dse.algorithms.dense import Dense\nnumber = 3\n")
     (tmp_path / "outside_needs.py").write_text("import absent_thing\n")
     (tmp_path / "outside_raises.py").write_text("raise RuntimeError('at\\nimport')\n")
+    (tmp_path / "outside_ends.py").write_text("raise SystemExit(3)\n")
     answer = dse("list", "algorithms", "--plugin", path)
     assert answer.code == 2
     assert message in answer.stderr

