@@ -62,7 +62,7 @@ def test_a_command_of_the_readme_runs(command: str, home: Path) -> None:
     }
     shim = home / "dse"
     if not shim.exists():
-        shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m dse.cli "$@"\n')
+        shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m dse "$@"\n')
         shim.chmod(0o755)
     done = subprocess.run(
         ["bash", "-ec", command], cwd=home, env=environment, capture_output=True, text=True, timeout=LIMIT_S

@@ -124,7 +124,8 @@ def _read(kind: Kind[V], name: str, written: _Written, seen: tuple[str, ...]) ->
         if key not in valid:
             raise BadInput(f"{at(key)}: {key}: no such key; {nearest(key, valid)}")
     if table.get("schema") != 1 or type(table.get("schema")) is not int:
-        raise BadInput(f"{at('schema')}: schema: found {table.get('schema')!r}; must be 1")
+        what = f"found {table['schema']!r}" if "schema" in table else "missing"
+        raise BadInput(f"{at('schema')}: schema: {what}; must be 1")
     description, base, values = table.get("description", ""), table.get("base"), table.get(kind.table)
     if not isinstance(description, str):
         raise BadInput(f"{at('description')}: description: found {description!r}; must be text")

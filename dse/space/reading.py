@@ -9,7 +9,7 @@ from typing import Any
 
 from dse.errors import BadInput, nearest
 from dse.hardware.dram import check_devices
-from dse.hardware.parameters import HardwareValue
+from dse.hardware.parameters import PARAMETERS, HardwareValue
 from dse.inputs import check_tame, is_file, spelt_out
 from dse.profiles.lookup import Grid, axes_of
 from dse.profiles.profile import Profile
@@ -23,6 +23,7 @@ from dse.space.hardware import baseline_design, read_hardware
 from dse.space.questions import questions
 from dse.space.shipped import shipped_spaces
 from dse.space.source import Place, apply_overrides, parse, read_text
+from dse.space.workload import KEYS as WORKLOAD
 from dse.space.workload import fitted, named_profile, read_workload
 
 SECTIONS = (
@@ -202,8 +203,29 @@ def _check_schema(table: Mapping[str, Any], place: Place) -> None:
         newer = (
             "; a newer version of dse wrote it: update dse" if type(found) is int and found > SCHEMA else ""
         )
-        raise (place / "schema").error(f"found {found!r}; must be {SCHEMA}{newer}")
-    place.table(table, SECTIONS)
+        what = f"found {found!r}" if "schema" in table else "missing"
+        raise (place / "schema").error(f"{what}; must be {SCHEMA}{newer}")
+    for key in table:
+        if key not in SECTIONS:
+            homes = _homes(table, key)
+            hint = f"did you mean {' or '.join(map(repr, homes))}?" if homes else nearest(key, SECTIONS)
+            raise (place / key).error(f"unknown key; {hint}")
+
+
+def _homes(table: Mapping[str, Any], key: str) -> list[str]:
+    """Where a key belongs that stands at the top and is none of it, by the sections of a space."""
+    algorithms = table.get("algorithms")
+    written = algorithms if isinstance(algorithms, dict) else {}
+    return [
+        *([f"hardware.{key}"] if key in PARAMETERS else []),
+        *([f"workload.{key}"] if key in WORKLOAD else []),
+        *([f"algorithms.{key}"] if key in written else []),
+        *(
+            f"algorithms.{name}.{key}"
+            for name, knobs in written.items()
+            if isinstance(knobs, dict) and key in knobs
+        ),
+    ]
 
 
 def _name(table: Mapping[str, Any], place: Place, default: str) -> str:

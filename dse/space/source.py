@@ -50,8 +50,10 @@ class Place:
 
     @property
     def by_override(self) -> bool:
-        """Whether the value, or a table around it, was given with ``--set``."""
-        return any(self.path[: len(p)] == p for p in self.overridden)
+        """Whether the value, or a table around it, was given with ``--set``; or all of a table that the file has not."""
+        given = any(self.path[: len(p)] == p for p in self.overridden)
+        inside = any(p[: len(self.path)] == self.path for p in self.overridden)
+        return given or (inside and bool(self.lines) and self.path not in self.lines)
 
     def error(self, message: str) -> BadInput:
         """``file:line: a.b.c: message``; ``--set a.b.c: message`` for an override."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from dse.cost.workload import SCOPES
 from dse.errors import BadInput, nearest
@@ -17,23 +17,27 @@ from dse.profiles.store import load_profile
 from dse.space.definition import MOST, QUERY_TILE, WorkloadSpec
 from dse.space.source import Place
 
+KEYS: Final[Mapping[str, type]] = {
+    "profile": str, "phase": str, "context": int, "batch": int, "grouped": bool, "profile_sha256": str,
+    "scope": str, "query_tile": int,
+}  # fmt: skip
+"""Key of ``[workload]`` -> what its value is."""
+
+BATCH: Final = f'a whole number from 1 to 1000000, or "{MOST}" for the largest that fits'
+
 
 def read_workload(table: Mapping[str, Any], place: Place) -> WorkloadSpec:
     """The table ``[workload]``, checked by itself."""
     place = place / "workload"
     if "workload" not in table:
         raise place.error("missing; must be a table with at least profile and context")
-    kinds = {
-        "profile": str, "phase": str, "context": int, "batch": int, "grouped": bool, "profile_sha256": str,
-        "scope": str, "query_tile": int,
-    }  # fmt: skip
-    written = place.table(table["workload"], tuple(kinds))
+    written = place.table(table["workload"], tuple(KEYS))
     for key, value in written.items():
         if key == "batch" and value == MOST:
             continue
-        if type(value) is not kinds[key]:
-            what = {str: "text", int: "a whole number", bool: "true or false"}[kinds[key]]
-            raise (place / key).error(f"found {value!r}; must be {what}")
+        if type(value) is not KEYS[key]:
+            what = {str: "text", int: "a whole number", bool: "true or false"}[KEYS[key]]
+            raise (place / key).error(f"found {value!r}; must be {BATCH if key == 'batch' else what}")
     for key in ("profile", "context"):
         if key not in written:
             raise (place / key).error("missing")
@@ -41,9 +45,7 @@ def read_workload(table: Mapping[str, Any], place: Place) -> WorkloadSpec:
     if workload.phase not in PHASES:
         raise (place / "phase").error(f"found {workload.phase!r}; {nearest(workload.phase, PHASES)}")
     if isinstance(workload.batch, int) and not 1 <= workload.batch <= 1_000_000:
-        raise (place / "batch").error(
-            f'found {workload.batch}; must be a whole number from 1 to 1000000, or "{MOST}" for the largest that fits'
-        )
+        raise (place / "batch").error(f"found {workload.batch}; must be {BATCH}")
     if workload.scope not in SCOPES:
         raise (place / "scope").error(f"found {workload.scope!r}; {nearest(workload.scope, SCOPES)}")
     if "query_tile" in written and workload.phase != "prefill":

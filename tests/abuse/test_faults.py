@@ -252,7 +252,7 @@ def test_a_full_disk(lab: Lab, small_disk: Path, repeat: int) -> None:
 def test_output_that_goes_nowhere(lab: Lab) -> None:
     with open("/dev/full", "w") as full:
         process = subprocess.run(
-            [sys.executable, "-m", "dse.cli", "front", "whole", "--json"], cwd=lab.home, stdout=full, text=True,
+            [sys.executable, "-m", "dse", "front", "whole", "--json"], cwd=lab.home, stdout=full, text=True,
             stderr=subprocess.PIPE, env=environment(), check=False,
         )  # fmt: skip
     assert one_line(Ended(process.returncode, "", process.stderr), 1).endswith("no space left on device")
@@ -305,7 +305,7 @@ def test_damaged_files(lab: Lab, out: str, repeat: int) -> None:
                 content[random.randrange(len(content))] ^= 1 << 7  # no text any more
         path.write_bytes(content)
         shown = subprocess.run(
-            [sys.executable, "-m", "dse.cli", "front", out], cwd=lab.home, capture_output=True, text=True,
+            [sys.executable, "-m", "dse", "front", out], cwd=lab.home, capture_output=True, text=True,
             env=environment(), check=False,
         )  # fmt: skip
         assert name in one_line(Ended(shown.returncode, shown.stdout, shown.stderr), 2)

@@ -210,7 +210,7 @@ def test_bombs_within_limits_that_the_system_enforces(yard: Yard, name: str) -> 
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "dse.cli", "check", "bomb.toml"], cwd=yard.home, env=environment, capture_output=True,
+        [sys.executable, "-m", "dse", "check", "bomb.toml"], cwd=yard.home, env=environment, capture_output=True,
         text=True, preexec_fn=limits, check=False, timeout=60,
     )  # fmt: skip
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

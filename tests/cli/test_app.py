@@ -59,7 +59,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_a_true_process_gives_the_same_error_and_exit_code(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "dse.cli", "sweeep"], capture_output=True, text=True, cwd=tmp_path, env=_env()
+        [sys.executable, "-m", "dse", "sweeep"], capture_output=True, text=True, cwd=tmp_path, env=_env()
     )
     assert done.returncode == ExitCode.BAD_INPUT
     assert done.stdout == ""
@@ -68,7 +68,7 @@ def test_a_true_process_gives_the_same_error_and_exit_code(tmp_path: Path) -> No
 
 def test_a_reader_that_stops_reading_is_no_error(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "dse.cli", "list", "algorithms"],
+        [sys.executable, "-m", "dse", "list", "algorithms"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, env=_env(),
     )  # fmt: skip
     assert process.stdout is not None
@@ -143,7 +143,7 @@ def test_a_full_disk_behind_stdout_is_named(command: list[str], unbuffered: str)
     environment = {**_env(), "PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "dse.cli", *command], stdout=full, stderr=subprocess.PIPE, text=True,
+            [sys.executable, "-m", "dse", *command], stdout=full, stderr=subprocess.PIPE, text=True,
             env=environment, timeout=60, check=False,
         )  # fmt: skip
     if command[0] == "check":  # it has an error of its own, and nothing to print

@@ -112,7 +112,7 @@ def test_a_true_process(home: Path) -> None:
     root = Path(__file__).resolve().parents[2]
     env = {**os.environ, "PYTHONPATH": str(root), "NO_COLOR": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "dse.cli", "sweep", "tiny.toml", "--json"],
+        [sys.executable, "-m", "dse", "sweep", "tiny.toml", "--json"],
         cwd=home, env=env, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert json.loads(done.stdout)["space"] == "tiny"

@@ -102,7 +102,7 @@ def test_processes(tmp_path: Path) -> None:
     fronts = set()
     for seed, threads in (("0", "1"), ("1", "2"), ("4294967295", "1")):
         out = tmp_path / seed
-        command = [sys.executable, "-m", "dse.cli", "sweep", "same.toml", "-o", str(out), "--quiet"]
+        command = [sys.executable, "-m", "dse", "sweep", "same.toml", "-o", str(out), "--quiet"]
         environment = {
             **os.environ,
             "PYTHONPATH": str(REPO),

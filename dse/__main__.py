@@ -1,4 +1,4 @@
-"""`python -m dse.cli`: the same as `dse`."""
+"""`python -m dse`: the same as `dse`."""
 
 from __future__ import annotations
 
