@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dse.errors import BadInput
 from dse.search.front import hypervolume, nondominated, settled
+from dse.space.definition import MOST
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,9 +164,14 @@ def _rebased(a: Run, b: Run, objectives: Mapping[str, bool]) -> dict[str, float]
         BadInput: only one of the baselines needs any of what a ratio is taken of.
     """
     factors = {}
+    prices = [run.info["baseline"] for run in (a, b)]
+    # Where points take the batch that fits them, their ratios are by the sequence.
+    apart = any(run.space.workload.batch == MOST for run in (a, b))
     for ratio, absolute in REBASED.items():
         if ratio in objectives:
-            mine, theirs = (float(run.info["baseline"][absolute]) for run in (a, b))
+            mine, theirs = (
+                float(p[absolute]) / (float(p.get("batch", 1.0)) if apart else 1.0) for p in prices
+            )
             if mine == theirs:
                 continue
             if not mine or not theirs:

@@ -74,6 +74,18 @@ def test_hypervolumes_are_those_drawn_on_paper() -> None:
     assert found.a.best == {"speedup": 2.0, "nll_increase": 0.0}
 
 
+def test_where_batches_differ_ratios_are_taken_over_the_baseline_by_the_sequence() -> None:
+    # 8 s for 4 sequences against 6 s for 2: B's baseline is the slower one, though its step is shorter.
+    a, b = (
+        run(name, [(1.0, 0.0), (2.0, 0.1)], latency, batch="max")
+        for name, latency in (("a", 8.0), ("b", 6.0))
+    )
+    a.info["baseline"]["batch"], b.info["baseline"]["batch"] = 4.0, 2.0
+    assert compare(a, b).rebased == pytest.approx({"speedup": (8 / 4) / (6 / 2)})
+    one = run("one", [(1.0, 0.0), (2.0, 0.1)], 2.0)  # a record of an older version, which had one sequence
+    assert compare(one, b).rebased == pytest.approx({"speedup": 2 / (6 / 2)})
+
+
 def test_a_run_against_itself_has_no_difference() -> None:
     a = run("a", [(1.0, 0.0), (2.0, 0.1)])
     found = compare(a, a)
