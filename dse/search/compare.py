@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dse.errors import BadInput
 from dse.search.front import hypervolume, nondominated, settled
+from dse.search.metrics import BaselinePrice
 from dse.space.definition import MOST
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ REBASED: Final[Mapping[str, str]] = {
     "speedup": "latency_s",
     "energy_saving": "energy_j",
     "dram_reduction": "dram_bytes",
+    "speedup_end_to_end": "model_s",
 }
-"""Ratios over a baseline -> the absolute metric behind them, which compares across baselines."""
+"""Ratios over a baseline -> what of it (`BaselinePrice`) they are over, which compares across baselines."""
 
 MARGIN: Final = 0.1
 """The common reference point lies this share of the range beyond the worst value of either front."""
@@ -164,14 +166,12 @@ def _rebased(a: Run, b: Run, objectives: Mapping[str, bool]) -> dict[str, float]
         BadInput: only one of the baselines needs any of what a ratio is taken of.
     """
     factors = {}
-    prices = [run.info["baseline"] for run in (a, b)]
+    prices = [BaselinePrice.read(run.info["baseline"]) for run in (a, b)]
     # Where points take the batch that fits them, their ratios are by the sequence.
     apart = any(run.space.workload.batch == MOST for run in (a, b))
     for ratio, absolute in REBASED.items():
         if ratio in objectives:
-            mine, theirs = (
-                float(p[absolute]) / (float(p.get("batch", 1.0)) if apart else 1.0) for p in prices
-            )
+            mine, theirs = (float(getattr(p, absolute)) / (p.batch if apart else 1.0) for p in prices)
             if mine == theirs:
                 continue
             if not mine or not theirs:
@@ -193,7 +193,7 @@ def _notes(a: Run, b: Run, objectives: Mapping[str, bool], rebased: Mapping[str,
     if rebased:
         words = ", ".join(f"{m} x {f:.4g}" for m, f in rebased.items())
         notes.append(f"the baselines differ; B's ratios are taken over A's baseline ({words})")
-    for key in ("speedup_best_dense", "speedup_end_to_end", "speedup_same_hardware"):
+    for key in ("speedup_best_dense", "speedup_same_hardware"):
         if key in objectives:
             notes.append(f"{key} refers to a rival of each run's own")
     own = [(r.space.workload.phase, r.space.workload.context, r.space.workload.batch) for r in (a, b)]
