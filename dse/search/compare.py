@@ -159,6 +159,12 @@ def _costs(front: pd.DataFrame, objectives: Mapping[str, bool]) -> FloatArray:
     )
 
 
+def baseline_of(run: Run) -> dict[str, float]:
+    """What the ratios of a run are over: each of `REBASED` -> seconds, joules or bytes of a step of its baseline."""
+    price = BaselinePrice.read(run.info["baseline"])
+    return {ratio: float(getattr(price, absolute)) for ratio, absolute in REBASED.items()}
+
+
 def _rebased(a: Run, b: Run, objectives: Mapping[str, bool]) -> dict[str, float]:
     """What turns B's ratios into ratios over A's baseline, for those where it is not 1.
 

@@ -82,6 +82,19 @@ def test_runs_with_different_baselines_are_not_compared_silently(dse: Dse, home:
     assert "over dense, 8-bit, on topick-gqa" in text
 
 
+def test_baselines_differ_in_what_the_ratio_that_is_drawn_is_over(
+    dse: Dse, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dse.cli.sweep._draw", undrawn)
+    for watts in (100, 200):  # as fast, and not as frugal
+        processor = ("--set", "baseline.processor=titan-xp", "--set", f"baseline.parameters.power_w={watts}")
+        assert dse("sweep", "tiny.toml", *processor, "-o", f"at-{watts}", cwd=home).code == 0
+    for metric, told in (("energy_saving", True), ("speedup", False)):
+        answer = dse("plot", "at-100", "at-200", "-y", metric, "-o", "both.svg", cwd=home)
+        assert answer.code == 0
+        assert ("different baselines" in answer.stderr) == told, metric
+
+
 def test_every_kind_is_drawn_from_a_run(dse: Dse, swept: Path, tmp_path: Path) -> None:
     for kind, *options in (
         ("breakdown", "--budget", "0.1"), ("roofline", "--budget", "0.1"), ("dram",), ("parallel",),
