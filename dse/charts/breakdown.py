@@ -87,6 +87,11 @@ def energies(story: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
+def attention_bytes(story: Mapping[str, Any]) -> float:
+    """Bytes that attention moves in a step, the model's weights left out; 0 where all it reads lies in the buffers."""
+    return float(sum(moved for name, moved in story["dram_bytes"].items() if name != "weights"))
+
+
 def breakdown_figure(points: Sequence[Explained], title: str = "", width: float | None = None) -> Figure:
     """Two panels of stacked bars, time left and energy right, a bar per point.
 
@@ -196,6 +201,9 @@ def _fill(name: str, number: int) -> dict[str, Any]:
 def roofline_figure(points: Sequence[Explained], title: str = "", width: float | None = None) -> Figure:
     """Multiply-adds per second against multiply-adds per DRAM byte, under the roofs of each point's own design.
 
+    Args:
+        points: each moves some bytes (`attention_bytes`). All is of attention, whatever the scope of the price.
+
     Raises:
         BadInput: no points.
     """
@@ -208,7 +216,7 @@ def roofline_figure(points: Sequence[Explained], title: str = "", width: float |
         wide = paper.wide
         axes = paper.axes()
         look = looks(p.algorithm for p in points)
-        xs = [p.macs / sum(p.story["dram_bytes"].values()) for p in points]
+        xs = [p.macs / attention_bytes(p.story) for p in points]
         ys = [p.macs / p.story["metrics"]["attention_s"] / 1e9 for p in points]
         roofs = [_roofs(p) for p in points]
         low, high = min(xs) / 2.5, max([*xs, *(c / b for b, c in roofs)]) * 2

@@ -50,7 +50,8 @@ class Response:
 
 
 def fetched_bytes(profile: Profile, row: int, context: int, grouped: bool = True) -> tuple[float, float]:
-    """Bytes of K, V, their scales and metadata that one step reads, and what dense attention reads at those widths.
+    """Bytes of K, V, their scales and metadata that one step (a prompt's pass) reads, and what dense attention reads at
+    those widths.
 
     Summed over layers and KV heads; what a machine asks for, before rounding to DRAM atoms.
     """
@@ -68,9 +69,14 @@ def fetched_bytes(profile: Profile, row: int, context: int, grouped: bool = True
     )
     bits += keys[0] * form.k_scale_bits + total("v_rows") * form.v_scale_bits
     shape = profile.shape
-    streams = (
-        shape.layers * shape.kv_heads * (1 if grouped else shape.group) * float(profile.mean_context[at])
-    )
+    if (
+        profile.phase == "prefill"
+    ):  # each query, or tile of them, sees another part of the prompt; dense fetches it all
+        streams = float(profile.counter(f"{scope}.k_rows_0")[:, at].sum(axis=(1, 2), dtype=float).max())
+    else:
+        streams = (
+            shape.layers * shape.kv_heads * (1 if grouped else shape.group) * float(profile.mean_context[at])
+        )
     dense = streams * ((form.k_bits + form.v_bits) * d + form.k_scale_bits + form.v_scale_bits)
     return bits / 8 + total("meta_read_bytes"), dense / 8
 

@@ -23,7 +23,7 @@ class Stream:
     """Rows of one kind that a point fetches.
 
     Attributes:
-        what: ``K chunk 1``, ``V``. kept: rows over visible tokens. efficiency: of the peak bandwidth.
+        what: ``K chunk 1``, ``V``. kept: rows over visible tokens, in prefill those of each tile. efficiency: of the peak bandwidth.
     """
 
     algorithm: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from dse.cli.environment import Environment
 from dse.cli.options import check_once
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from dse.results import Run
 
 Drawn = tuple["Figure", dict[str, Any]]
-
-RATIOS: Final = frozenset({"speedup", "energy_saving", "dram_reduction", "speedup_end_to_end"})
-"""Columns that mean something only beside the baseline they refer to."""
 
 
 def only(runs: tuple[str, ...], kind: str) -> Run:
@@ -48,6 +45,7 @@ def draw_front(environment: Environment, runs: tuple[str, ...], wish: Wish) -> D
     from dse.cli.plot import axes_of
     from dse.cli.runs import fronts
     from dse.results import read_run
+    from dse.search.compare import baseline_of
     from dse.space import load_space
 
     paths = [Path(run) for run in runs]
@@ -55,8 +53,9 @@ def draw_front(environment: Environment, runs: tuple[str, ...], wish: Wish) -> D
     drawn = fronts(paths)
     if wish.algorithm:
         drawn = [replace(run, points=_beside_dense(run.points, run.name, wish.algorithm)) for run in drawn]
-    baselines = {read_run(path).info["baseline"]["latency_s"] for path in paths}
-    if len(baselines) > 1 and RATIOS & {x, y, wish.colour, wish.size}:
+    baselines = [baseline_of(read_run(path)) for path in paths]
+    shown = (x, y, wish.colour, wish.size)
+    if any(len({base.get(name) for base in baselines}) > 1 for name in shown):
         environment.remark(
             "note: these runs have different baselines, their ratios do not compare; latency_s does"
         )

@@ -85,10 +85,20 @@ def draw_breakdown(environment: Environment, runs: tuple[str, ...], wish: Wish) 
 
 def draw_roofline(environment: Environment, runs: tuple[str, ...], wish: Wish) -> Drawn:
     """Roofs."""
-    from dse.charts.breakdown import roofline_figure
+    from dse.charts.breakdown import attention_bytes, roofline_figure
 
     run = only(runs, "roofline")
-    points = explained(run, chosen(run, wish))
+    found = explained(run, chosen(run, wish))
+    points = [p for p in found if attention_bytes(p.story)]
+    if not points:
+        raise BadInput(
+            f"{run.directory}: no point of the roofline moves bytes, their keys and values lie in the buffers; name "
+            "others with --point"
+        )
+    if len(points) < len(found):
+        environment.remark(
+            f"note: {len(found) - len(points)} of {len(found)} points move no bytes, and are left out"
+        )
     facts = {
         "points": [{"caption": p.caption, "macs": p.macs, "peak_bytes_s": p.peak_bytes_s} for p in points]
     }
@@ -109,8 +119,7 @@ def draw_dram(environment: Environment, runs: tuple[str, ...], wish: Wish) -> Dr
         point = find_point(str(run.directory), name, ())
         story = explain(point.stats, point.design, point.workload, point.components)
         for stream in story["streams"]:
-            kept = stream["rows"] / point.stats.streams
-            found.append(Stream(point.algorithm, stream["stream"], kept, stream["efficiency"]))
+            found.append(Stream(point.algorithm, stream["stream"], stream["kept"], stream["efficiency"]))
     if len(ids) > SAMPLE and not wish.points:
         environment.remark(f"note: every {step}th of {len(ids)} points is drawn")
     curves = _random_rows(run)

@@ -79,7 +79,7 @@ def draw_hypervolume(environment: Environment, runs: tuple[str, ...], wish: Wish
 
 def _comparable(runs: list[Run], objectives: dict[str, bool]) -> None:
     """Raise BadInput unless the hypervolumes of all runs measure the same."""
-    from dse.cli.pictures import RATIOS
+    from dse.search.compare import baseline_of
 
     for run in runs:
         sought = {m: goal == "maximize" for m, goal in run.info["objectives"].items()}
@@ -87,8 +87,8 @@ def _comparable(runs: list[Run], objectives: dict[str, bool]) -> None:
             raise BadInput(
                 f"{run.directory}: seeks {', '.join(sought)}; a hypervolume needs all of {', '.join(objectives)} in every run"
             )
-        own, first = (r.info["baseline"]["latency_s"] for r in (run, runs[0]))
-        if RATIOS & set(objectives) and own != first:
+        own, first = (baseline_of(r) for r in (run, runs[0]))
+        if any(own[name] != first[name] for name in objectives if name in own):
             raise BadInput(
                 f"{run.directory}: its baseline differs from that of {runs[0].directory}; ratios do not compare"
             )

@@ -74,9 +74,9 @@ def steps(environment: Environment, run: Run, algorithm: str, budget: float) -> 
             f"loss {float(rival.point['nll_increase']):.2g}; best design each",
         )
     )
-    whole = [float(p["latency_s"]) + float(p["rest_s"]) for p in (rival.point, row)]
-    if all(total == total for total in whole):
-        bars.append(Step("of a whole step", whole[0] / whole[1], "weights and all"))
+    theirs, whole = (float(p["speedup_end_to_end"]) for p in (rival.point, row))
+    if theirs == theirs and whole == whole:
+        bars.append(Step("of a whole step", whole / theirs, "weights and all"))
     w = space.workload
     name = space.profile.name
     return (
@@ -141,7 +141,7 @@ class _Pricer:
         self.design = design_of_row(row)
 
     def gain(self, bits: int, grouped: bool) -> float:
-        """Time of the most accurate dense setting of a width over the setting's."""
+        """Time of the most accurate dense setting of a width over the setting's, by the sequence."""
         profile, context = self.space.profile, self.space.workload.context
         measured = profile.measured(context)
         at = profile.context_index(context)
@@ -171,7 +171,8 @@ class _Pricer:
         space = replace(self.space, workload=replace(self.space.workload, grouped=grouped))
         chosen = select(space.profile, algorithm, {k: [v] for k, v in knobs.items()}, space.workload.context)
         found = price(
-            statistics_of(space, chosen), self.design, workload_of(space), ("latency_s",),
+            statistics_of(space, chosen), self.design, workload_of(space), ("latency_s", "batch"),
             overrides=dict(space.components),
         )  # fmt: skip
-        return float(np.ravel(found["latency_s"])[0])
+        # The largest batch that fits differs between settings, and so do their steps.
+        return float(np.ravel(found["latency_s"])[0] / np.ravel(found["batch"])[0])

@@ -126,7 +126,8 @@ def explain(
 def streams(p: Parts) -> list[dict[str, Any]]:
     """Kept-row streams of one point, means over the heads.
 
-    Per stream: rows and mean run; bytes asked for and fetched; atoms read per opened page; nanoseconds per atom
+    Per stream: rows, of those it ranges over (a prompt's tiles each over what they see) the share that is kept, and
+    mean run; bytes asked for and fetched; atoms read per opened page; nanoseconds per atom
     and port that columns, activations and the window each allow; which of them is longest; efficiency, useful
     bytes over what peak bandwidth moves in the stream's time if nothing else ran; what became of the rest, as
     factors of time: ``waste`` (bytes fetched and not asked for), ``limit`` (beyond the data bus), ``refresh``.
@@ -157,6 +158,8 @@ def streams(p: Parts) -> list[dict[str, Any]]:
         found.append({
             "stream": label,
             "rows": rows / heads,
+            # The last tile of a prompt may be a short one, which the population takes for a whole one.
+            "kept": min(1.0, rows / _weighted(p.ledger.population, weights)),
             "mean_run": rows / max(runs, 1e-12),
             "useful_bytes": useful * _scalar(p.batch),
             "fetched_bytes": fetched * _scalar(p.batch),

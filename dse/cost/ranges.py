@@ -119,7 +119,8 @@ BEHIND: Final[Mapping[str, tuple[str, int]]] = {
     "dram_bytes": ("dram_bytes", 1), "power_w": ("power_w", 1), "power_chip_w": ("power_chip_w", 1),
     "speedup": ("latency_s", -1), "speedup_same_hardware": ("latency_s", -1), "speedup_best_dense": ("latency_s", -1),
     "speedup_end_to_end": ("step_s", -1), "tokens_per_s": ("latency_s", -1), "energy_saving": ("energy_j", -1),
-    "dram_reduction": ("dram_bytes", -1), "attention_share": ("share", 1),
+    "dram_reduction": ("dram_bytes", -1), "attention_share": ("share", 1), "attention_s": ("attention_s", 1),
+    "attention_energy_j": ("attention_energy_j", 1), "rest_s": ("rest_s", 1), "rest_energy_j": ("rest_energy_j", 1),
 }  # fmt: skip
 """Metric of a front -> the price it follows, and whether with it (1) or against it (-1). A baseline is one
 design for all points, so it moves every point's ratio alike and no order; a dense rival is held as it is."""

@@ -12,10 +12,13 @@ from dse.hardware.parameters import HardwareValue
 
 
 def memory_kind(design: Mapping[str, HardwareValue], constants: Components) -> dict[str, float]:
-    """The memory device's numbers, with the design's bandwidth and row bus."""
+    """The memory device's numbers, with the design's bandwidth and row bus; a faster channel has a larger interface."""
     kind = {name: float(constants[f"{design['dram']}_{name}"]) for name in DEVICE_COLUMNS}
-    if float(design["dram_channel_gbps"]) > 0:
-        kind["channel_gbps"] = float(design["dram_channel_gbps"])
+    given = float(design["dram_channel_gbps"])
+    if given > 0:
+        for name in ("phy_mm2", "phy_mw", "background_mw"):
+            kind[name] *= max(1.0, given / kind["channel_gbps"])
+        kind["channel_gbps"] = given
     if design["row_bus"] == "free":
         kind["row_bus_ns"] = 0.0
     kind["burst_ns"] = kind["atom_bytes"] * kind["ports"] / kind["channel_gbps"]

@@ -62,7 +62,6 @@ def content(title: str, parts: Sequence[Part], rows: Sequence[Row] | None, versi
     import dse
     from dse.charts.scales import LINEAR_BELOW, LINEAR_SHARE, LOSSES
     from dse.charts.style import RIVAL
-    from dse.search.compare import REBASED
     from dse.space.names import METRICS
 
     tables = [table for part in parts for table in _tables(part)]
@@ -73,7 +72,6 @@ def content(title: str, parts: Sequence[Part], rows: Sequence[Row] | None, versi
         "looks": looks({str(name) for table in tables for name in table["algorithm"].unique()}),
         "losses": {"names": list(LOSSES), "linear_below": LINEAR_BELOW, "linear_share": LINEAR_SHARE},
         "rival": RIVAL,
-        "ratios": list(REBASED),
         "runs": [_run(part) for part in parts],
         "comparisons": comparisons(parts),
         "validation": None if rows is None else validation(rows),
@@ -124,6 +122,7 @@ def looks(names: set[str]) -> dict[str, dict[str, str]]:
 def _run(part: Part) -> dict[str, Any]:
     from dse.charts.findings import sentence
     from dse.report.sample import SETTING
+    from dse.search.compare import baseline_of
 
     run, info = part.run, part.run.info
     study = info.get("kind") == "study"
@@ -133,7 +132,7 @@ def _run(part: Part) -> dict[str, Any]:
         "place": part.place,
         "title": part.title,
         "baseline": part.baseline,
-        "baseline_s": info.get("baseline", {}).get("latency_s"),
+        "over": baseline_of(run),
         "kind": info.get("kind", "sweep"),
         "sentence": "" if study else sentence(run.front),
         "objectives": {m: "more" if up else "less" for m, up in run.space.objectives.items()},

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from dse.errors import BadInput
 from dse.search.front import hypervolume, nondominated, settled
+from dse.search.metrics import BaselinePrice
+from dse.space.definition import MOST
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,8 +26,9 @@ REBASED: Final[Mapping[str, str]] = {
     "speedup": "latency_s",
     "energy_saving": "energy_j",
     "dram_reduction": "dram_bytes",
+    "speedup_end_to_end": "model_s",
 }
-"""Ratios over a baseline -> the absolute metric behind them, which compares across baselines."""
+"""Ratios over a baseline -> what of it (`BaselinePrice`) they are over, which compares across baselines."""
 
 MARGIN: Final = 0.1
 """The common reference point lies this share of the range beyond the worst value of either front."""
@@ -156,6 +159,12 @@ def _costs(front: pd.DataFrame, objectives: Mapping[str, bool]) -> FloatArray:
     )
 
 
+def baseline_of(run: Run) -> dict[str, float]:
+    """What the ratios of a run are over: each of `REBASED` -> seconds, joules or bytes of a step of its baseline."""
+    price = BaselinePrice.read(run.info["baseline"])
+    return {ratio: float(getattr(price, absolute)) for ratio, absolute in REBASED.items()}
+
+
 def _rebased(a: Run, b: Run, objectives: Mapping[str, bool]) -> dict[str, float]:
     """What turns B's ratios into ratios over A's baseline, for those where it is not 1.
 
@@ -163,9 +172,12 @@ def _rebased(a: Run, b: Run, objectives: Mapping[str, bool]) -> dict[str, float]
         BadInput: only one of the baselines needs any of what a ratio is taken of.
     """
     factors = {}
+    prices = [BaselinePrice.read(run.info["baseline"]) for run in (a, b)]
+    # Where points take the batch that fits them, their ratios are by the sequence.
+    apart = any(run.space.workload.batch == MOST for run in (a, b))
     for ratio, absolute in REBASED.items():
         if ratio in objectives:
-            mine, theirs = (float(run.info["baseline"][absolute]) for run in (a, b))
+            mine, theirs = (float(getattr(p, absolute)) / (p.batch if apart else 1.0) for p in prices)
             if mine == theirs:
                 continue
             if not mine or not theirs:
@@ -187,7 +199,7 @@ def _notes(a: Run, b: Run, objectives: Mapping[str, bool], rebased: Mapping[str,
     if rebased:
         words = ", ".join(f"{m} x {f:.4g}" for m, f in rebased.items())
         notes.append(f"the baselines differ; B's ratios are taken over A's baseline ({words})")
-    for key in ("speedup_best_dense", "speedup_end_to_end", "speedup_same_hardware"):
+    for key in ("speedup_best_dense", "speedup_same_hardware"):
         if key in objectives:
             notes.append(f"{key} refers to a rival of each run's own")
     own = [(r.space.workload.phase, r.space.workload.context, r.space.workload.batch) for r in (a, b)]

@@ -200,7 +200,10 @@ class Meter:
         if name == "energy_saving":
             return base.energy_j / ours / _each(priced["energy_j"], mine)
         if name == "dram_reduction":
-            return base.dram_bytes / ours / _each(priced["dram_bytes"], mine)
+            with np.errstate(
+                divide="ignore", invalid="ignore"
+            ):  # keys and values in the buffers move nothing
+                return np.asarray(base.dram_bytes / ours / _each(priced["dram_bytes"], mine))
         if name == "speedup_end_to_end":
             return base.model_s / ours / _each(priced["attention_s"] + priced["rest_s"], mine)
         if name == "speedup_same_hardware":

@@ -23,7 +23,7 @@ from dse.search.front import settled
 from dse.search.metrics import BestDense
 from dse.search.shards import breaks
 from dse.search.sweep import CHUNK_SETTINGS, CLASSES, sweep
-from dse.space.definition import DENSE, Limits, Space
+from dse.space.definition import DENSE, MOST, Limits, Space
 from dse.study.axes import Point
 
 if TYPE_CHECKING:
@@ -110,8 +110,14 @@ class Evaluation:
         """`speedup_best_dense` of a row and whether some dense point is as accurate; NaN where none is feasible."""
         if self._best is None:
             self._best = best_dense(self.space)
-        latency, as_accurate = self._best.rival(np.array([row["nll_increase"]]))
-        return float(latency[0] / row["latency_s"]), bool(as_accurate[0])
+        pace, as_accurate = self._best.rival(np.array([row["nll_increase"]]))
+        mine = row["latency_s"] / (row["batch"] if self._apart else 1.0)
+        return float(pace[0] / mine), bool(as_accurate[0])
+
+    @property
+    def _apart(self) -> bool:
+        """Whether batches differ from point to point, so that speed is compared by the sequence."""
+        return self._evaluator._run.meter.apart
 
     def baseline(self) -> dict[str, float]:
         """What the baseline costs: ``latency_s``, ``energy_j``, ``dram_bytes``, ``rest_s``."""
@@ -201,7 +207,7 @@ class Evaluation:
         space, run = self.space, self._evaluator._run
         needed = {*self.objectives, *self._evaluator.limits} - {RIVAL}
         if RIVAL in {*self.objectives, *space.constraints}:
-            needed |= {"latency_s", "nll_increase"}
+            needed |= {"latency_s", "batch", "nll_increase"}
         axes = {n: values[0] for n, values in space.axes(name).items()}
         designs = [{**axes, **{n: check_value(name, n, v) for n, v in p.hardware.items()}} for p in points]
         keys = [setting_key(name, p.knobs) for p in points]
@@ -286,7 +292,7 @@ def best_dense(space: Space) -> BestDense:
         space,
         algorithms={DENSE: space.algorithms[DENSE]},
         hardware_for={k: v for k, v in space.hardware_for.items() if k == DENSE},
-        objectives={"latency_s": False, "nll_increase": False},
+        objectives={"speedup": True, "nll_increase": False},
         reference={},
         constraints={k: v for k, v in space.constraints.items() if k != RIVAL},
     )
@@ -296,4 +302,7 @@ def best_dense(space: Space) -> BestDense:
         front = sweep(alone).front
     except DseError:  # no dense point is feasible
         return BestDense.of([], [])
-    return BestDense.of(front["nll_increase"].to_numpy(), front["latency_s"].to_numpy())
+    seconds = front["latency_s"].to_numpy()
+    # Where each point takes the batch that fits, a step of a larger one is longer and yet no slower.
+    pace = seconds / front["batch"].to_numpy() if space.workload.batch == MOST else seconds
+    return BestDense.of(front["nll_increase"].to_numpy(), pace)

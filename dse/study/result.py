@@ -14,6 +14,7 @@ from dse.errors import DseError
 from dse.profiles.schema import ACCURACY as LOSSES
 from dse.search.front import nondominated
 from dse.search.report import (
+    against_traffic,
     certain,
     conclusion,
     describe,
@@ -301,6 +302,7 @@ def front_of(plan: Plan, good: Sequence[Tried], evaluation: Evaluation) -> pd.Da
             row |= {column: float(values[i]) for column, values in ranges.items()} | {"_windows": losses[i]}
     front = pd.DataFrame(rows)
     front["distinct"] = certain(plan.objectives, front)
+    front["dram_reduction"] = against_traffic(front)
     knobs = [f"{a}.{knob}" for a, spec in space.algorithms.items() for knob in spec.knobs]
     for column in knobs:
         if column not in front:

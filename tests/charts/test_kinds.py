@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from cli.synthetic import synthetic_profile
 from matplotlib.figure import Figure
+from search.tiny_prefill import prefill_profile
 
 from dse.charts.breakdown import Explained, breakdown_figure, energies, roofline_figure, times
 from dse.charts.cloud import Cloud
@@ -27,6 +28,7 @@ from dse.charts.style import STYLES, save, styled
 from dse.charts.waterfall import Step, waterfall_figure
 from dse.charts.winner import cell, winner_figure
 from dse.errors import BadInput
+from dse.profiles.profile import Profile
 from dse.space.definition import Limits
 
 
@@ -51,6 +53,11 @@ POINTS = [
     Explained("token-picker", "token-picker threshold=0.003 6+6; loss 0.0095", story(), 1e7, 256e9),
     Explained("spatten", "spatten keep=0.5; loss 0.008", story(4e-5, 3e-5), 1.5e7, 256e9),
 ]
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Profile:
+    return prefill_profile(tmp_path_factory.mktemp("prefill"))
 
 
 def words(figure: Figure, folder: Path) -> str:
@@ -113,6 +120,16 @@ def test_a_knob_moves_bytes_and_loss_together() -> None:
         assert all(np.diff(one.loss) >= 0)
         assert all(np.diff(one.fetched) <= 0)
         assert all(f <= d for f, d in zip(one.fetched, one.dense, strict=True))
+
+
+def test_dense_attention_of_a_prompt_fetches_what_every_query_sees(prompts: Profile) -> None:
+    for profile in (prompts, prompts.at_tile(16)):
+        for grouped in (True, False):
+            for row in range(len(profile.settings)):
+                moved, dense = fetched_bytes(profile, row, profile.contexts[0], grouped)
+                if profile.settings[row].algorithm == "dense":
+                    assert moved == pytest.approx(dense)
+                assert moved <= dense * (1 + 1e-9)
 
 
 def test_dense_attention_fetches_what_it_holds() -> None:
@@ -184,6 +201,18 @@ def test_parallel_axes_are_those_that_differ(tmp_path: Path, front: pd.DataFrame
         assert expected in text
     with pytest.raises(BadInput, match="did you mean 'speedup'"):
         parallel_figure(front, ["spedup", "area_mm2"])
+
+
+def test_roofs_are_of_attention_even_where_the_whole_model_is_priced() -> None:
+    one, whole = story(), story()
+    whole["dram_bytes"] = {**one["dram_bytes"], "weights": 9e8}
+    places = []
+    for told in (one, whole):
+        figure = roofline_figure([Explained("dense", "dense", told, 1e7, 256e9)])
+        (mark,) = (line for line in figure.axes[0].lines if line.get_marker() not in ("", "None", None))
+        places.append(np.ravel(mark.get_xydata()))
+    assert places[0] == pytest.approx(places[1])
+    assert places[0][0] == pytest.approx(1e7 / 1e7)
 
 
 def test_a_waterfall_says_each_gain_and_each_step(tmp_path: Path) -> None:

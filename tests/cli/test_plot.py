@@ -10,11 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from abuse.pacing import undrawn
 
 from cli.conftest import TINY, Dse
 from dse.cli import main
 from dse.cli.environment import Environment
+from dse.hardware.parameters import PARAMETERS
 from dse.profiles.store import read_profile, write_profile
+from dse.results import read_run
 
 RUN = "results/tiny"
 
@@ -79,6 +82,19 @@ def test_runs_with_different_baselines_are_not_compared_silently(dse: Dse, home:
     assert "over dense, 8-bit, on topick-gqa" in text
 
 
+def test_baselines_differ_in_what_the_ratio_that_is_drawn_is_over(
+    dse: Dse, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dse.cli.sweep._draw", undrawn)
+    for watts in (100, 200):  # as fast, and not as frugal
+        processor = ("--set", "baseline.processor=titan-xp", "--set", f"baseline.parameters.power_w={watts}")
+        assert dse("sweep", "tiny.toml", *processor, "-o", f"at-{watts}", cwd=home).code == 0
+    for metric, told in (("energy_saving", True), ("speedup", False)):
+        answer = dse("plot", "at-100", "at-200", "-y", metric, "-o", "both.svg", cwd=home)
+        assert answer.code == 0
+        assert ("different baselines" in answer.stderr) == told, metric
+
+
 def test_every_kind_is_drawn_from_a_run(dse: Dse, swept: Path, tmp_path: Path) -> None:
     for kind, *options in (
         ("breakdown", "--budget", "0.1"), ("roofline", "--budget", "0.1"), ("dram",), ("parallel",),
@@ -90,6 +106,60 @@ def test_every_kind_is_drawn_from_a_run(dse: Dse, swept: Path, tmp_path: Path) -
         assert answer.code == 0, (kind, answer.stderr)
         assert answer.json["kind"] == kind
         assert (tmp_path / f"{kind}.svg").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("workload", [{"scope": "model"}, {"batch": "max"}])
+def test_a_waterfall_ends_in_ratios_of_the_front(
+    dse: Dse, home: Path, monkeypatch: pytest.MonkeyPatch, workload: dict[str, str]
+) -> None:
+    monkeypatch.setattr("dse.cli.sweep._draw", undrawn)
+    given = [word for key, value in workload.items() for word in ("--set", f"workload.{key}={value}")]
+    assert dse("sweep", "tiny.toml", *given, "-o", "run", cwd=home).code == 0
+    asked = ("--kind", "waterfall", "--algorithm", "token-picker", "--budget", 0.1, "-o", "w.svg", "--json")
+    steps = {step["name"]: step["gain"] for step in dse("plot", "run", *asked, cwd=home).json["steps"]}
+    front = read_run(home / "run").front
+    within = front[front["nll_increase"] <= 0.1]
+    best = {name: rows.loc[rows["speedup"].idxmax()] for name, rows in within.groupby("algorithm")}
+    mine, dense = best["token-picker"], best["dense"]
+    end_to_end = float(mine["speedup_end_to_end"] / dense["speedup_end_to_end"])
+    assert steps["of a whole step"] == pytest.approx(end_to_end, rel=1e-9)
+    assert steps["over the best dense"] == pytest.approx(float(mine["speedup"] / dense["speedup"]), rel=1e-9)
+    # On its own machine at 8 bits, by the sequence: dense attention fits as many as its rows are narrow.
+    knobs = ("--set", "dense.k_bits=8", "--set", "dense.v_bits=8", "--set", "dense.scale=token")
+    machine = [
+        word
+        for name in PARAMETERS
+        for word in ("--set", f"hardware.{name}={json.dumps(mine[f'hardware.{name}'], default=float)}")
+    ]
+    wide = dse("explain", "run", *knobs, *machine, "--json", cwd=home).json["metrics"]
+    pace = [m["latency_s"] / m["batch"] for m in (wide, mine)]
+    assert steps["over 8-bit dense"] == pytest.approx(float(pace[0] / pace[1]), rel=1e-9)
+
+
+def test_points_that_move_no_bytes_have_no_place_under_the_roofs(
+    dse: Dse, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dse.cli.sweep._draw", undrawn)
+    buffers = ("--set", "hardware.key_buffer_kib=4096", "--set", "hardware.value_buffer_kib=4096")
+    given = (*buffers, "--set", 'hardware.residence=["dram", "buffers"]', "--set", "hardware.lanes=48")
+    goals = (
+        "--set",
+        'objectives.maximize=["speedup"]',
+        "--set",
+        'objectives.minimize=["nll_increase", "area_mm2"]',
+    )
+    answer = dse("sweep", "tiny.toml", *given, *goals, "-o", "run", cwd=home)
+    assert answer.code == 0
+    assert "divide" not in answer.stderr
+    front = read_run(home / "run").front
+    still = front["dram_bytes"] == 0
+    assert still.sum() > 0
+    assert front["dram_reduction"].isna().tolist() == still.tolist()
+    point = front["point"][still].iloc[0]
+    answer = dse("plot", "run", "--kind", "roofline", "--point", point, "-o", "r.svg", cwd=home)
+    assert answer.code == 2
+    assert "their keys and values lie in the buffers" in answer.stderr
+    assert dse("explain", "run", point, cwd=home).code == 0
 
 
 def test_a_map_of_winners_sweeps_the_space(dse: Dse, home: Path) -> None:

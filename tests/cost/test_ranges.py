@@ -7,11 +7,12 @@ import pytest
 from systems_by_hand import SHAPE, SYSTEMS, N, table
 
 from dse.cost.price import price
-from dse.cost.ranges import RANGED, price_range, prices_behind, scenario_prices, scenarios, standing
+from dse.cost.ranges import BEHIND, RANGED, price_range, prices_behind, scenario_prices, scenarios, standing
 from dse.cost.statistics import statistics
-from dse.cost.workload import Workload
+from dse.cost.workload import LARGEST, Workload
 from dse.hardware.components import COMPONENTS
 from dse.hardware.presets import load_preset
+from dse.space.names import PRICED
 
 ALL = statistics(
     [s.form for s in SYSTEMS.values()], np.stack([table(s.counts, 0.5) for s in SYSTEMS.values()]), SHAPE, N
@@ -123,3 +124,16 @@ def test_maximised_objectives_turn_round() -> None:
     assert standing(1, objectives, values, base, shifted).survives
     lost = standing(0, objectives, {**values, "nll_increase": np.zeros(2)}, base, shifted)
     assert not lost.survives
+
+
+def test_every_price_that_a_scenario_moves_moves_the_order() -> None:
+    rows = ALL.take([NAMES.index("token-picker")])
+    for workload in (Workload(), Workload(batch=LARGEST, scope="model")):
+        base, shifted = scenario_prices(rows, load_preset("topick"), workload, None, PRICED)
+        moved = {n for n in PRICED if any(abs(found[n] / base[n] - 1) > 1e-12 for found in shifted.values())}
+        assert {"latency_s", "attention_s", "rest_energy_j"} <= moved <= {*BEHIND}
+        for name in moved:
+            (behind,) = prices_behind({name: False})
+            for found in shifted.values():  # as far as the price itself moves, with it or against it
+                factor = (found[behind] / base[behind]) ** BEHIND[name][1]
+                assert factor == pytest.approx(found[name] / base[name], rel=1e-9), name

@@ -57,7 +57,13 @@ def test_every_counter_that_is_not_zero_changes_the_price(system: System) -> Non
 
 CHANGES: tuple[dict[str, object], ...] = (
     {},
-    {"layout": "token-major", "heads_in_flight": 5, "row_bus": "free"},
+    {
+        "layout": "token-major",
+        "heads_in_flight": 5,
+        "row_bus": "free",
+        "dram": "lpddr5",
+        "dram_channel_gbps": 25.6,  # faster than the device's own
+    },
     {"dram": "ddr4", "dram_channel_gbps": 0, "value_lanes": 3, "key_buffer_kib": 2.0},
     {
         "row_overhead_cycles": 9,

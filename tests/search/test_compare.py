@@ -49,7 +49,7 @@ def run(
             "algorithms": {"dense": {"k_bits": [4, 8]}},
         },
     )
-    baseline = {"latency_s": latency, "energy_j": 1.0, "dram_bytes": 1.0}
+    baseline = {"latency_s": latency, "energy_j": 1.0, "dram_bytes": 1.0, "rest_s": 1.0}
     return SimpleNamespace(
         directory=Path(name),
         space=space,
@@ -72,6 +72,33 @@ def test_hypervolumes_are_those_drawn_on_paper() -> None:
     assert found.b.dominated.tolist() == [False, False]
     assert found.a.algorithms == {"dense": (2, 1)}
     assert found.a.best == {"speedup": 2.0, "nll_increase": 0.0}
+
+
+def test_where_batches_differ_ratios_are_taken_over_the_baseline_by_the_sequence() -> None:
+    # 8 s for 4 sequences against 6 s for 2: B's baseline is the slower one, though its step is shorter.
+    a, b = (
+        run(name, [(1.0, 0.0), (2.0, 0.1)], latency, batch="max")
+        for name, latency in (("a", 8.0), ("b", 6.0))
+    )
+    a.info["baseline"]["batch"], b.info["baseline"]["batch"] = 4.0, 2.0
+    assert compare(a, b).rebased == pytest.approx({"speedup": (8 / 4) / (6 / 2)})
+    one = run("one", [(1.0, 0.0), (2.0, 0.1)], 2.0)  # a record of an older version, which had one sequence
+    assert compare(one, b).rebased == pytest.approx({"speedup": 2 / (6 / 2)})
+
+
+def test_whole_steps_are_taken_over_one_baseline_too() -> None:
+    goals = {"speedup_end_to_end": True, "nll_increase": False}
+    a, b = (run(name, [(1.0, 0.0), (2.0, 0.1)], latency, goals) for name, latency in (("a", 3.0), ("b", 1.0)))
+    for one in (a, b):
+        one.front = one.front.rename(columns={"speedup": "speedup_end_to_end"})
+    found = compare(a, b)
+    assert found.rebased == pytest.approx({"speedup_end_to_end": (3 + 1) / (1 + 1)})
+    assert found.b.best["speedup_end_to_end"] == pytest.approx(4.0)
+    b.info["baseline"] |= {
+        "latency_s": 9.0,
+        "attention_s": 7.0,
+    }  # the price of a whole model says attention's apart
+    assert compare(a, b).rebased == pytest.approx({"speedup_end_to_end": (3 + 1) / (7 + 1)})
 
 
 def test_a_run_against_itself_has_no_difference() -> None:

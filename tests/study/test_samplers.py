@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from dse.errors import BadInput
 from dse.search.front import nondominated
 from dse.search.sweep import sweep
+from dse.space import load_space
 from dse.space.definition import Space
 from dse.study.run import study
 from dse.study.samplers import check_sampler, spread
@@ -40,6 +41,28 @@ def test_a_grid_of_all_points_finds_the_exact_front_and_stops(space: Space) -> N
         assert np.allclose(*pair, rtol=1e-9, atol=0)
     for column in ("bound", "best_dense_as_accurate", "ties", "accuracy"):
         assert told.loc[shared, column].tolist() == wanted.loc[shared, column].tolist()
+
+
+def test_the_rival_is_the_fastest_by_the_sequence_where_batches_differ(space: Space) -> None:
+    full = load_space(
+        space.plain(),
+        [
+            "workload.batch=max",
+            "hardware.lanes=48",
+            "hardware.dram_channels=4",
+            "algorithms.spatten.keep=0.9",
+        ],
+        profile=space.profile,
+    )
+    wanted, told = (
+        found.set_index("point")
+        for found in (sweep(full).front, study(full, trials=full.size, sampler="grid").front)
+    )
+    assert set(wanted["batch"]) > {wanted["batch"].min()}
+    assert set(wanted.index) == set(told.index)
+    for column in ("speedup_best_dense", "speedup", "latency_s"):
+        pair = (told.loc[wanted.index, column].to_numpy(float), wanted[column].to_numpy(float))
+        assert np.allclose(*pair, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "nsga3", "qmc", "random"])

@@ -155,7 +155,7 @@
     const usual = page.runs.every(run => [state.x, state.y].every(name => name in run.objectives) && Object.keys(run.objectives).length === 2);
     if (!usual) honest.push("Fronts were kept for the objectives of their runs; on these axes the staircases join the stored points only.");
     if (dse.filtering()) honest.push("With a filter the staircases join the stored points that are left; the front of a smaller space comes from a sweep of it (--set).");
-    if (new Set(page.runs.map(run => run.baseline_s)).size > 1 && [state.x, state.y].some(name => page.ratios.includes(name))) {
+    if ([state.x, state.y].some(name => new Set(page.runs.map(run => run.over[name])).size > 1)) {
       honest.push("These runs have different baselines, so their ratios do not compare; the table of the comparison takes them over one baseline.");
     }
     element("honest").textContent = honest.join(" ");
