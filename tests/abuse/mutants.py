@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from dse.hardware.components import COMPONENTS, FACTOR, POWER_FACTOR
+from dse.hardware.components import COMPONENTS, COUNTED, FACTOR, POWER_FACTOR
 from dse.hardware.parameters import PARAMETERS
 
 EVIL: list[str] = [
@@ -313,8 +313,8 @@ def extremes(draw: st.DrawFn) -> dict[str, Any]:
         row = COMPONENTS[name]
         factor = POWER_FACTOR if name.endswith("_power") else FACTOR
         ends = [row.value * factor, row.value / factor, *([] if row.positive else [0.0])]
-        if name.endswith("_bytes"):
-            ends = [1.0, row.value * factor]  # whole bytes
+        if name.endswith(tuple(COUNTED)):
+            ends = [1.0, row.value * factor]  # whole numbers
         constants[name] = draw(st.sampled_from([v for v in ends if v or not row.positive]))
     workload = {
         "profile": "tiny.npz",
