@@ -1,4 +1,7 @@
-"""What each metric is called on an axis, in which unit, and which way is better."""
+"""What each metric is called on an axis, in which unit, and which way is better.
+
+Of what - attention alone, or the whole model - stands in the title of a chart: `WorkloadSpec.words`.
+"""
 
 from __future__ import annotations
 
@@ -48,13 +51,13 @@ METRICS: Final[dict[str, Label]] = {
     "kl_mean": Label("mean KL divergence from dense", "nats", larger_is_better=False, log=True),
     "top1_agreement": Label("top-1 agreement with dense", larger_is_better=True),
     "output_error": Label("attention output error, relative", larger_is_better=False, log=True),
-    "latency_s": Label("attention latency", "µs", 1e6, larger_is_better=False, log=True),
+    "latency_s": Label("latency", "µs", 1e6, larger_is_better=False, log=True),
     "floor_s": Label("latency floor", "µs", 1e6, larger_is_better=False, log=True),
-    "energy_j": Label("attention energy", "µJ", 1e6, larger_is_better=False, log=True),
+    "energy_j": Label("energy", "µJ", 1e6, larger_is_better=False, log=True),
     "energy_saving": Label("energy saving over the baseline", "x", larger_is_better=True, log=True),
     "dram_bytes": Label("DRAM traffic", "MB", 1e-6, larger_is_better=False, log=True),
     "dram_reduction": Label("DRAM traffic reduction", "x", larger_is_better=True, log=True),
-    "tokens_per_s": Label("tokens of the whole model", "1/s", larger_is_better=True),
+    "tokens_per_s": Label("tokens", "1/s", larger_is_better=True),
     "attention_s": Label("time of attention", "µs", 1e6, larger_is_better=False, log=True),
     "attention_energy_j": Label("energy of attention", "µJ", 1e6, larger_is_better=False, log=True),
     "rest_s": Label("time of the rest of a step", "µs", 1e6, larger_is_better=False, log=True),

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from dse.charts.style import Style, style, styled, use_agg
+from dse.charts.style import Style, style, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,10 +86,9 @@ def sheet(width: float | None = None, page: bool = False) -> Iterator[Sheet]:
     Args:
         width: inches; default: one column, or with `page` both.
     """
-    use_agg()
-    from matplotlib.figure import Figure
-
     with styled() as chosen:
+        from matplotlib.figure import Figure
+
         width = width or (chosen.page if page else chosen.width)
         yield Sheet(Figure(figsize=(width, width), layout="constrained"), width, chosen)
 

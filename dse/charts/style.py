@@ -150,14 +150,15 @@ def colours() -> tuple[str, ...]:
     return _LIGHT if style().dark else _COLOURS
 
 
-def use_agg() -> None:
+def _quietly_without_display() -> None:
     """Draw without a display, and keep matplotlib's chatter about caches off the terminal."""
     import logging
+
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # first: it speaks while it loads
 
     import matplotlib
 
     matplotlib.use("Agg")
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 @contextmanager
@@ -167,6 +168,7 @@ def styled(chosen: str | Style | None = None) -> Iterator[Style]:
     Raises:
         BadInput: no such style.
     """
+    _quietly_without_display()
     import matplotlib
 
     if isinstance(chosen, str):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import importlib
-import logging
 import os
 import sys
 import traceback
@@ -171,7 +170,7 @@ def _say(environment: Environment, text: str) -> None:
 
 @contextmanager
 def _warnings_in_one_line(environment: Environment) -> Iterator[None]:
-    """What a library warns of or logs is a remark: one line, without the place in its source."""
+    """What a library warns of is a remark: one line, without the place in its source."""
     before = warnings.showwarning
 
     def show(
@@ -184,19 +183,12 @@ def _warnings_in_one_line(environment: Environment) -> Iterator[None]:
     ) -> None:
         environment.remark(f"note: {one_line(str(message))}")
 
-    class Remarks(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            environment.remark(f"note: {one_line(record.getMessage())}")
-
-    charts, remarks = logging.getLogger("matplotlib"), Remarks(logging.WARNING)
     if not environment.debug:
         warnings.showwarning = show
-        charts.addHandler(remarks)
     try:
         yield
     finally:
         warnings.showwarning = before
-        charts.removeHandler(remarks)
 
 
 def _check_words(arguments: Sequence[str]) -> None:

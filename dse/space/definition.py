@@ -60,11 +60,11 @@ class WorkloadSpec:
         return Workload(self.phase, self.context, batch, self.scope, self.query_tile)
 
     def words(self) -> str:
-        """What is run, in words: `prefill in tiles of 64, context 1024, batch 8, whole model`."""
+        """What is run and priced, in words: `prefill in tiles of 64, context 1024, batch 8, attention alone`."""
         tiles = f" in tiles of {self.query_tile}" if self.phase == "prefill" else ""
         batch = "the largest batch that fits" if self.batch == MOST else f"batch {self.batch}"
-        whole = ", whole model" if self.scope == "model" else ""
-        return f"{self.phase}{tiles}, context {self.context}, {batch}{whole}"
+        scope = "whole model" if self.scope == "model" else "attention alone"
+        return f"{self.phase}{tiles}, context {self.context}, {batch}, {scope}"
 
     def plain(self) -> dict[str, Any]:
         """The table ``[workload]``; keys that came later are left out where they say what always was."""

@@ -57,7 +57,7 @@ def test_the_chart_says_what_share_of_the_exact_front_was_found(tmp_path: Path) 
     words = " ".join(re.findall(r"<(?:text|tspan)[^>]*>([^<]+)", text))
     for expected in (
         "tpe: 3 trials, 0.4, 80.0% of the exact front", "random: 2 trials, 0.2, 40.0%", "exact front of sweep: 0.5",
-        "completed trials", "hypervolume (x · µJ)", "attention energy 2 µJ", "tiny",
+        "completed trials", "hypervolume (x · µJ)", "energy 2 µJ", "tiny",
     ):  # fmt: skip
         assert expected in words
     lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) > 2]

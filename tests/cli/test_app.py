@@ -181,19 +181,17 @@ def test_a_working_directory_that_is_gone_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_what_a_chart_library_logs_is_a_remark(dse: Dse, monkeypatch: pytest.MonkeyPatch) -> None:
-    import logging
-
-    @click.command()
-    @click.option("-q", "quiet", is_flag=True)
-    @click.pass_obj
-    def command(environment: Environment, quiet: bool) -> None:
-        environment.quiet = quiet
-        logging.getLogger("matplotlib.font_manager").warning("no cache\n%s", "at all")
-
-    monkeypatch.setattr(app.LazyGroup, "get_command", lambda self, ctx, name: command)
-    assert (dse("sweep").stderr, dse("sweep", "-q").stderr) == ("note: no cache at all\n", "")
-    assert not logging.getLogger("matplotlib").handlers
+def test_a_chart_library_without_a_place_for_its_cache_is_silent(tmp_path: Path) -> None:
+    code = "from dse.charts.sheet import sheet\nwith sheet() as paper: paper.axes()"
+    (tmp_path / "file").touch()
+    at = {
+        "MPLCONFIGDIR": str(tmp_path / "file" / "config"),
+        "XDG_CACHE_HOME": str(tmp_path / "file" / "cache"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**_env(), **at}, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_json_is_strict() -> None:

@@ -55,7 +55,7 @@ def test_axes_and_colour_by_name(dse: Dse, swept: Path, tmp_path: Path) -> None:
     text = (tmp_path / "a.svg").read_text()
     for expected in (
         "area without DRAM (mm²)",
-        "attention energy (µJ)",
+        "energy (µJ)",
         "accuracy loss (nats per token)",
         "mine",
     ):
@@ -213,7 +213,7 @@ def test_runs_of_other_workloads_say_which(dse: Dse, home: Path) -> None:
     answer = dse("plot", RUN, "four", "-o", "both.svg", cwd=home)
     assert "different baselines" in answer.stderr
     text = " ".join(re.findall(r"<(?:text|tspan)[^>]*>([^<]+)", (home / "both.svg").read_text()))
-    assert "decode, context 1024, batch 4" in text
+    assert "decode, context 1024, batch 4, attention alone" in text
     assert "no better than dense in tiny" in text
     assert "over dense, 12-bit" not in text, "the common title has the baseline"
 

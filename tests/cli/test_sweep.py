@@ -19,7 +19,10 @@ def test_a_sweep_shows_the_front_draws_it_and_says_what_it_found(dse: Dse, home:
     run = home / "results" / "tiny"
     assert sorted(p.name for p in run.iterdir()) == ["front.csv", "front.png", "run.json", "space.toml"]
     lines = answer.stdout.splitlines()
-    assert lines[0] == "tiny, decode, context 1024, batch 1; baseline: dense, 12-bit, on topick-gqa"
+    assert (
+        lines[0]
+        == "tiny, decode, context 1024, batch 1, attention alone; baseline: dense, 12-bit, on topick-gqa"
+    )
     assert lines[1].split() == ["algorithm", "vs", "best", "speedup", "accuracy", "loss", "ppl", "energy", "area",
                                 "bound", "knobs"]  # fmt: skip
     assert re.match(

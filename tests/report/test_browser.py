@@ -284,7 +284,7 @@ def test_axes_and_colour_take_any_metric(shown: Shown) -> None:
     area, energy = (shown.values(name, [point])[0] for name in ("area_mm2", "energy_j"))
     assert shown(f"() => dse.chart.scales.x.back(dse.chart.X[{point}])") == pytest.approx(area)
     assert shown(f"() => dse.chart.scales.y.back(dse.chart.Y[{point}])") == pytest.approx(energy * 1e6)
-    assert "attention latency (µs)" in shown.text("#legend")
+    assert "latency (µs)" in shown.text("#legend")
     assert "stored points only" in shown.text("#honest")
     shown.page.mouse.move(*shown.at(point))
     shown.page.wait_for_selector("#tip", state="visible")

@@ -113,7 +113,8 @@ def test_the_words_of_a_workload_are_checked() -> None:
         with pytest.raises(BadInput, match=rf"--set workload\.{change.split('=')[0]}: {message}"):
             space_of(f"workload.{change}")
     assert (
-        space_of("workload.batch=max").workload.words() == "decode, context 128, the largest batch that fits"
+        space_of("workload.batch=max").workload.words()
+        == "decode, context 128, the largest batch that fits, attention alone"
     )
 
 
@@ -148,7 +149,7 @@ def prefill(folder: Path, *overrides: str) -> Space:
 def test_a_prompts_statistics_are_those_of_its_tile(prompts: Path) -> None:
     space = prefill(prompts)
     assert space.workload.profile.endswith("tiny-prefill.npz")  # the sibling of the one that was named
-    assert space.workload.words() == f"prefill in tiles of 64, context {CONTEXT}, batch 1"
+    assert space.workload.words() == f"prefill in tiles of 64, context {CONTEXT}, batch 1, attention alone"
     assert load_space(space.plain()).profile.checksum == space.profile.checksum
     front = sweep(space).front
     measured = prefill_profile(prompts).at_tile(64)
