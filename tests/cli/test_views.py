@@ -23,6 +23,7 @@ import pandas as pd
 import pytest
 import tomli_w
 from abuse.pacing import undrawn
+from cost.few import few_ranges
 from search.tiny_prefill import prefill_profile
 
 from cli.any_space import OTHER_TEXT, OWN, PROFILE, PROMPTS, any_space, uneven_profile
@@ -47,8 +48,6 @@ SHOWN = (*PRICED, *RANGED, *ACCURACY)
 """What `dse explain` and ``front.csv`` both say of a point."""
 
 RATIOS = {"speedup": "latency_s", "energy_saving": "energy_j", "dram_reduction": "dram_bytes"}
-GROUPS = 3
-"""Groups of constants whose ranges are priced: each point of a front and of `dse explain` costs two prices a group."""
 
 
 @dataclass(frozen=True)
@@ -109,22 +108,16 @@ def profiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def few_ranges() -> Iterator[None]:
-    """The ranges of a few groups of constants, the same for every view; no chart is drawn after a sweep."""
-    known = ranges.scenarios
-
-    def few(overrides: Mapping[str, float] | None = None) -> list[ranges.Scenario]:
-        return known(overrides)[: 2 * GROUPS]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dse.cost.ranges.scenarios", few)
+def quick() -> Iterator[None]:
+    """Few ranges; no chart is drawn after a sweep."""
+    with few_ranges(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("dse.cli.sweep._draw", undrawn)
         yield
 
 
 @pytest.fixture(scope="module", params=SEEDS)
 def swept(
-    request: pytest.FixtureRequest, profiles: Path, few_ranges: None, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, profiles: Path, quick: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Swept:
     folder = tmp_path_factory.mktemp("views")
     for name in (PROFILE, PROMPTS, OTHER_TEXT):

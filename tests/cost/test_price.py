@@ -22,7 +22,7 @@ from dse.cost.statistics import Statistics, statistics
 from dse.cost.work import PASS_OVERHEAD, quick_select
 from dse.cost.workload import Workload
 from dse.errors import BadInput, DseError
-from dse.hardware.components import COMPONENTS
+from dse.hardware.components import COMPONENTS, COUNTED
 from dse.hardware.dram import DEVICE_COLUMNS
 from dse.hardware.parameters import DRAM_KINDS, PARAMETERS
 from dse.hardware.presets import load_preset, preset_names
@@ -338,10 +338,11 @@ def test_an_override_reaches_the_price() -> None:
 def moves_a_metric(name: str, designs: list[dict[str, Any]]) -> bool:
     """Whether more of a constant (1 where it is 0) changes anything of some setting.
 
-    Ten times where a half more does not: a limit that does not bind is a limit still.
+    Half as much more, or twice as much of what is counted; ten times where that does nothing: a limit that does not bind
+    is a limit still.
     """
     wanted = [m for m in METRICS if m != "bound"]
-    for design, factor in itertools.product(designs, (1.5, 10.0)):
+    for design, factor in itertools.product(designs, (2.0 if name.endswith(tuple(COUNTED)) else 1.5, 10.0)):
         value = COMPONENTS[name].value * factor or 100.0
         base, more = (price(ALL, design, Workload(), wanted, o) for o in (None, {name: value}))
         for metric in wanted:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import tomli_w
+from cost.few import few_ranges
 
 from dse.profiles.store import write_profile
 from dse.results import front_csv
@@ -50,8 +51,9 @@ def said(result: SweepResult, *without: str) -> tuple[str, str]:
 
 
 @pytest.fixture(params=range(len(CHANGES)))
-def table(request: pytest.FixtureRequest) -> dict[str, Any]:
-    return {**TABLE, "hardware": HARDWARE, **CHANGES[request.param]}
+def table(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    with few_ranges():
+        yield {**TABLE, "hardware": HARDWARE, **CHANGES[request.param]}
 
 
 def test_jobs_and_engines(table: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

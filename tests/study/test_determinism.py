@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from cost.few import few_ranges
 
 from dse.results import front_csv
 from dse.space.definition import Space
@@ -19,6 +21,14 @@ from dse.study.samplers import NEEDS, SAMPLERS
 from dse.study.storage import quiet
 
 TRIALS = 16
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick() -> Iterator[None]:
+    with few_ranges():
+        yield
+
+
 ON_DISK = ("local", "tpe", "nsga2")
 """Samplers of three kinds (ours; one that learns from all trials; one that keeps generations) that SQLite is asked for:
 it writes every parameter through to the disk."""
