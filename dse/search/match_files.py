@@ -25,6 +25,14 @@ OURS: Final = (TABLE, SETTINGS, SPACE, *PICTURES, INFO)
 
 MATCH_SCHEMA = 1
 
+COLUMNS: Final = (
+    "budget", "algorithm", "oracle", "within_budget", "same_loss", "gain_over_dense",
+    "nll_increase", "nll_increase_low", "nll_increase_high",
+    "selection_nll_increase", "selection_nll_increase_low", "selection_nll_increase_high",
+    *FIGURES, "bound", "point",
+)  # fmt: skip
+"""What a row of ``match.csv`` begins with, also where no algorithm reaches any budget."""
+
 Draw = Callable[[Path], None]
 """Adds charts to the folder."""
 
@@ -56,20 +64,11 @@ def _floats(table: Mapping[str, Any]) -> dict[str, Any]:
 def record(row: Judged) -> dict[str, Any]:
     """One row as plain values under the names of ``front.csv`` (knobs and hardware apart)."""
     pick = row.pick
-    ends = ("", "_low", "_high")
-    return {
-        "budget": pick.budget,
-        "algorithm": pick.algorithm,
-        "oracle": pick.oracle,
-        "within_budget": row.kept,
-        "same_loss": row.letters,
-        "gain_over_dense": row.gain,
-        **{f"nll_increase{end}": value for end, value in zip(ends, row.loss, strict=True)},
-        **{f"selection_nll_increase{end}": value for end, value in zip(ends, pick.loss, strict=True)},
-        **{name: row.figures[name] for name in FIGURES},
-        "bound": row.bound,
-        "point": pick.point,
-    }
+    values = (
+        pick.budget, pick.algorithm, pick.oracle, row.kept, row.letters, row.gain,
+        *row.loss, *pick.loss, *(row.figures[name] for name in FIGURES), row.bound, pick.point,
+    )  # fmt: skip
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def table(match: Match) -> str:
@@ -81,7 +80,7 @@ def table(match: Match) -> str:
         knobs = {f"{row.pick.algorithm}.{k}": v for k, v in row.pick.knobs.items()}
         hardware = {f"hardware.{k}": v for k, v in row.pick.design.items()}
         rows.append((record(row), knobs, hardware))
-    columns = [*dict.fromkeys(c for part in range(3) for r in rows for c in r[part])]
+    columns = [*COLUMNS, *dict.fromkeys(c for part in (1, 2) for r in rows for c in r[part])]
     frame = pd.DataFrame(
         [{**figures, **knobs, **hardware} for figures, knobs, hardware in rows], columns=columns, dtype=object
     )

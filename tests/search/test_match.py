@@ -262,6 +262,11 @@ def test_oracles_are_those_that_say_so() -> None:
     assert not pick("adore", controller="gru").oracle
 
 
+def test_a_table_without_rows_has_its_columns() -> None:
+    empty, full = (table(one).splitlines()[0] for one in (replace(FOUND, rows=()), FOUND))
+    assert empty and full.startswith(f"{empty},")
+
+
 def test_the_table_and_the_object_agree() -> None:
     rows = list(csv.DictReader(io.StringIO(table(FOUND))))
     about = json.loads(json.dumps(info(FOUND, "dse match tiny"), allow_nan=False))
