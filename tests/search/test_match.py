@@ -264,7 +264,8 @@ def test_oracles_are_those_that_say_so() -> None:
 
 def test_a_table_without_rows_has_its_columns() -> None:
     empty, full = (table(one).splitlines()[0] for one in (replace(FOUND, rows=()), FOUND))
-    assert empty and full.startswith(f"{empty},")
+    assert empty
+    assert full.startswith(f"{empty},")
 
 
 def test_the_table_and_the_object_agree() -> None:
