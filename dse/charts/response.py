@@ -69,9 +69,8 @@ def fetched_bytes(profile: Profile, row: int, context: int, grouped: bool = True
     )
     bits += keys[0] * form.k_scale_bits + total("v_rows") * form.v_scale_bits
     shape = profile.shape
-    if (
-        profile.phase == "prefill"
-    ):  # each query, or tile of them, sees another part of the prompt; dense fetches it all
+    if profile.phase == "prefill":
+        # Each query, or tile of them, sees another part of the prompt; dense fetches it all.
         streams = float(profile.counter(f"{scope}.k_rows_0")[:, at].sum(axis=(1, 2), dtype=float).max())
     else:
         streams = (

@@ -10,8 +10,7 @@ from dse.cli.environment import Environment
 from dse.cli.options import common
 from dse.cli.places import NAME, PLACE
 from dse.cli.profile_options import MAX_SEED, new_file
-
-DEFAULT_MODEL = "smollm2-135m"
+from dse.cli.profile_show import DEFAULT_PROFILE as DEFAULT_MODEL
 
 
 @click.command()

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from dse.errors import BadInput
 from dse.search.front import hypervolume, nondominated, settled
 from dse.search.metrics import BaselinePrice
-from dse.space.definition import MOST
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,11 +172,10 @@ def _rebased(a: Run, b: Run, objectives: Mapping[str, bool]) -> dict[str, float]
     """
     factors = {}
     prices = [BaselinePrice.read(run.info["baseline"]) for run in (a, b)]
-    # Where points take the batch that fits them, their ratios are by the sequence.
-    apart = any(run.space.workload.batch == MOST for run in (a, b))
+    by_sequence = any(run.space.workload.by_sequence for run in (a, b))
     for ratio, absolute in REBASED.items():
         if ratio in objectives:
-            mine, theirs = (float(getattr(p, absolute)) / (p.batch if apart else 1.0) for p in prices)
+            mine, theirs = (float(getattr(p, absolute)) / (p.batch if by_sequence else 1.0) for p in prices)
             if mine == theirs:
                 continue
             if not mine or not theirs:

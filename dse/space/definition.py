@@ -62,9 +62,14 @@ class WorkloadSpec:
     def words(self) -> str:
         """What is run and priced, in words: `prefill in tiles of 64, context 1024, batch 8, attention alone`."""
         tiles = f" in tiles of {self.query_tile}" if self.phase == "prefill" else ""
-        batch = "the largest batch that fits" if self.batch == MOST else f"batch {self.batch}"
+        batch = "the largest batch that fits" if self.by_sequence else f"batch {self.batch}"
         scope = "whole model" if self.scope == "model" else "attention alone"
         return f"{self.phase}{tiles}, context {self.context}, {batch}, {scope}"
+
+    @property
+    def by_sequence(self) -> bool:
+        """Whether each point takes the batch that fits it: steps differ in size, and speed is that of a sequence."""
+        return self.batch == MOST
 
     def plain(self) -> dict[str, Any]:
         """The table ``[workload]``; keys that came later are left out where they say what always was."""

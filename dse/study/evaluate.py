@@ -23,7 +23,7 @@ from dse.search.front import settled
 from dse.search.metrics import BestDense
 from dse.search.shards import breaks
 from dse.search.sweep import CHUNK_SETTINGS, CLASSES, sweep
-from dse.space.definition import DENSE, MOST, Limits, Space
+from dse.space.definition import DENSE, Limits, Space
 from dse.study.axes import Point
 
 if TYPE_CHECKING:
@@ -111,13 +111,8 @@ class Evaluation:
         if self._best is None:
             self._best = best_dense(self.space)
         pace, as_accurate = self._best.rival(np.array([row["nll_increase"]]))
-        mine = row["latency_s"] / (row["batch"] if self._apart else 1.0)
+        mine = row["latency_s"] / (row["batch"] if self.space.workload.by_sequence else 1.0)
         return float(pace[0] / mine), bool(as_accurate[0])
-
-    @property
-    def _apart(self) -> bool:
-        """Whether batches differ from point to point, so that speed is compared by the sequence."""
-        return self._evaluator._run.meter.apart
 
     def baseline(self) -> dict[str, float]:
         """What the baseline costs: ``latency_s``, ``energy_j``, ``dram_bytes``, ``rest_s``."""
@@ -304,5 +299,5 @@ def best_dense(space: Space) -> BestDense:
         return BestDense.of([], [])
     seconds = front["latency_s"].to_numpy()
     # Where each point takes the batch that fits, a step of a larger one is longer and yet no slower.
-    pace = seconds / front["batch"].to_numpy() if space.workload.batch == MOST else seconds
+    pace = seconds / front["batch"].to_numpy() if space.workload.by_sequence else seconds
     return BestDense.of(front["nll_increase"].to_numpy(), pace)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import resource
@@ -16,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.conftest import TINY, Answer
+from cli.conftest import TINY, Answer, answer
 from cli.synthetic import synthetic_profile
 
 from dse import checksums
-from dse.cli import main
-from dse.cli.environment import Environment
 from dse.errors import DseError
 from dse.profiles.probes import Probe, Probes, write_probes
 from dse.profiles.store import write_profile
@@ -143,15 +139,13 @@ class Yard:
 
     def dse(self, *arguments: str) -> tuple[Answer, float]:
         """The answer of a command and the processor time it took, in seconds."""
-        out, err = io.StringIO(), io.StringIO()
         GUARD.root, GUARD.seen, GUARD.on = self.home.resolve(), [], True
         start = time.process_time()
         try:
-            with contextlib.chdir(self.home):
-                code = main(list(arguments), Environment(out, err))
+            found = answer(self.home, *arguments)
         finally:
             GUARD.on = False
-        return Answer(code, out.getvalue(), err.getvalue()), time.process_time() - start
+        return found, time.process_time() - start
 
     def judge(self, kind: str, what: str, *arguments: str) -> Answer:
         """Run a command on a mutated input: it is valid, or refused in one line, soon, in little memory, and nothing else."""

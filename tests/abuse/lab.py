@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import random
@@ -12,16 +11,15 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import chdir, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pytest
+from cli.conftest import answer
 
 from abuse.pacing import HELD
-from dse.cli import main
-from dse.cli.environment import Environment
 
 REPO = Path(__file__).parents[2]
 TIMES = int(os.environ.get("DSE_FAULTS", "1"))
@@ -89,10 +87,8 @@ def launch(words: Sequence[str], home: Path, held: bool = False) -> subprocess.P
 
 def here(home: Path, *words: str) -> Ended:
     """A command in this process, which has everything imported already."""
-    stdout, stderr = io.StringIO(), io.StringIO()
-    with chdir(home):
-        code = main(words, Environment(stdout, stderr))
-    return Ended(code, stdout.getvalue(), stderr.getvalue())
+    done = answer(home, *words)
+    return Ended(done.code, done.stdout, done.stderr)
 
 
 def let_go(home: Path) -> None:

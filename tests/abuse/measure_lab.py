@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import subprocess
 import sys
 import time
@@ -13,12 +11,10 @@ from unittest import mock
 
 import numpy as np
 import tokenizers
-from cli.conftest import Answer
+from cli.conftest import Answer, answer
 from models.tiny_models import KINDS, weights, write_directory
 
 from abuse.lab import Ended, end, launch, wait
-from dse.cli import main
-from dse.cli.environment import Environment
 from dse.measure import job as measuring
 
 DRIVER = Path(__file__).with_name("measure_driver.py")
@@ -83,14 +79,11 @@ class MeasureLab:
 
     def here(self, *arguments: str) -> Answer:
         """The command in this process."""
-        out, err = io.StringIO(), io.StringIO()
         with (
-            contextlib.chdir(self.home),
             mock.patch.object(sys, "argv", ["dse", *arguments]),
             mock.patch.object(measuring, "CALIBRATION_TEXT", "calibration.txt"),
         ):
-            code = main(list(arguments), Environment(out, err))
-        return Answer(code, out.getvalue(), err.getvalue())
+            return answer(self.home, *arguments)
 
     def shards(self, out: str) -> set[str]:
         return {p.name for p in (self.home / out / "shards").glob("*.npz")}

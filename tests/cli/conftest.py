@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from cli.any_space import OWN
 from cli.synthetic import synthetic_profile
 from dse.cli import main
-from dse.cli.environment import Environment
+from dse.cli.environment import DEFAULT_COLUMNS, Environment
 from dse.profiles.store import write_profile
 
 
@@ -37,6 +38,14 @@ class Answer:
         return json.loads(self.stdout, parse_constant=refuse)
 
 
+def answer(folder: Path, *arguments: object, columns: int = DEFAULT_COLUMNS, colour: bool = False) -> Answer:
+    """A command in this process, in a folder, with streams of its own."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(folder):
+        code = main([str(a) for a in arguments], Environment(out, err, columns=columns, colour=colour))
+    return Answer(code, out.getvalue(), err.getvalue())
+
+
 Dse = Callable[..., Answer]
 
 
@@ -45,11 +54,7 @@ def dse(tmp_path: Path) -> Dse:
     """Run `dse` in-process, in `cwd` (default: this test's directory), with streams of its own."""
 
     def run(*arguments: object, cwd: Path = tmp_path, columns: int = 100, colour: bool = False) -> Answer:
-        out, err = io.StringIO(), io.StringIO()
-        environment = Environment(out, err, columns=columns, colour=colour)
-        with contextlib.chdir(cwd):
-            code = main([str(argument) for argument in arguments], environment)
-        return Answer(code, out.getvalue(), err.getvalue())
+        return answer(cwd, *arguments, columns=columns, colour=colour)
 
     return run
 
@@ -138,18 +143,6 @@ clock_ghz = 0.7
 
 [baseline]
 processor = "a100-80gb"
-"""
-
-OWN = """\
-schema = 1
-base = "topick-gqa"
-
-[design]
-lanes = 5
-key_buffer_kib = 77.0
-
-[components]
-exponent_um2 = { value = 5000, source = "a die photo", confidence = "measured" }
 """
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import io
 import json
 import math
 import os
@@ -27,14 +26,11 @@ from cost.few import few_ranges
 from search.tiny_prefill import prefill_profile
 
 from cli.any_space import OTHER_TEXT, OWN, PROFILE, PROMPTS, any_space, uneven_profile
-from cli.conftest import Answer
+from cli.conftest import Answer, answer
 from dse.charts.labels import label
-from dse.cli import main
-from dse.cli.environment import Environment
 from dse.cost import ranges
 from dse.cost.reference import reference
 from dse.cost.reference_budget import reference_budget
-from dse.cost.workload import LARGEST
 from dse.profiles.lookup import select
 from dse.profiles.schema import ACCURACY
 from dse.profiles.store import write_profile
@@ -62,10 +58,7 @@ class Swept:
     info: dict[str, Any]
 
     def dse(self, *arguments: object) -> Answer:
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.chdir(self.folder):
-            code = main([str(a) for a in arguments], Environment(out, err, columns=200))
-        return Answer(code, out.getvalue(), err.getvalue())
+        return answer(self.folder, *arguments, columns=200)
 
     def done(self, *arguments: object) -> Answer:
         """A command that must not fail."""
@@ -83,7 +76,7 @@ class Swept:
     @property
     def apart(self) -> bool:
         """Whether batches differ, so that ratios are by the sequence."""
-        return self.space.workload.priced().batch == LARGEST
+        return self.space.workload.by_sequence
 
     def chosen(self) -> tuple[int, dict[str, str]]:
         """A row of the front and its number from 1."""

@@ -15,6 +15,7 @@ from hypothesis.extra.numpy import arrays
 
 from dse.errors import BadInput
 from dse.search.compare import compare, differences, dominance
+from dse.space.definition import WorkloadSpec
 
 UP = {"speedup": True, "nll_increase": False}
 
@@ -41,7 +42,7 @@ def run(
     }
     space = SimpleNamespace(
         objectives=objectives,
-        workload=SimpleNamespace(**own),
+        workload=WorkloadSpec(**own),
         plain=lambda: {
             "schema": 1,
             "name": name,
